@@ -1,0 +1,117 @@
+"""The command ``tmpfs9p``."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+import uvloop
+
+from tmpfs_core.mount import Mount
+
+from . import __version__
+from .config import OPTIONS, Address, Config, ConfigError, Tcp, load
+from .listener import ListenError, Server
+from .observability import configure_logging
+
+log = structlog.get_logger()
+
+EXAMPLES = """\
+examples:
+  tmpfs9p serve
+      half of the host's RAM, for clients on this machine
+  tmpfs9p serve --size 8g --listen unix:///run/t9.sock --listen tcp://127.0.0.1:5640
+      8 GiB, on a unix socket and on TCP
+
+mount it (as root, Linux):
+  mount -t 9p -o trans=tcp,port=5640,version=9p2000.L,msize=1048576 127.0.0.1 /mnt
+"""
+
+
+def main() -> NoReturn:
+    """Run the command line; exits 0, or 2 if something asked for can not be."""
+    arguments = _parser().parse_args()
+    given = {
+        key: value if isinstance(value, list) else [value]
+        for key in OPTIONS
+        if (value := getattr(arguments, key.replace("-", "_"))) is not None
+    }
+    try:
+        config = load(given, os.environ, arguments.config)
+        configure_logging(config.log_format, config.log_level)
+        uvloop.run(serve(config))
+    except (ConfigError, ListenError) as error:
+        print(f"tmpfs9p: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tmpfs9p",
+        description="A 9P file server whose files live in memory.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tmpfs9p {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    serve_parser = commands.add_parser(
+        "serve",
+        help="serve a new, empty file system",
+        description="Serve a new, empty file system until SIGTERM or SIGINT.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for key, option in OPTIONS.items():
+        default = "" if "default" in option.help else f" (default: {option.default})"
+        serve_parser.add_argument(
+            f"--{key}",
+            metavar=option.metavar,
+            action="append" if key == "listen" else "store",
+            help=(option.help + default).replace("%", "%%"),
+        )
+    serve_parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="TOML file with any of these options as keys"
+    )
+    return parser
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ListenError: an address can not be bound.
+        ConfigError: the host refuses the memory.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid)
+    except OSError as error:
+        raise ConfigError(f"--size: {config.size} bytes: {error.strerror}") from None
+    server = Server(mount, config.msize)
+    try:
+        for address in config.listen:
+            bound = server.listen(address)
+            log.info("ready", address=str(bound), mount=_mount_command(bound, config.msize))
+        await stop.wait()
+        log.info("stopping")
+    finally:
+        await server.stop()
+
+
+def _mount_command(address: Address, msize: int) -> str:
+    """What to type on a Linux client to mount this address."""
+    options = f"version=9p2000.L,msize={min(msize, 1 << 20)}"
+    if isinstance(address, Tcp):
+        return f"mount -t 9p -o trans=tcp,port={address.port},{options} {address.host} /mnt"
+    return f"mount -t 9p -o trans=unix,{options} {address.path} /mnt"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Connection: the shell between a socket and a session; bytes in, bytes out.
+
+Rules of this file:
+
+* The event loop only tells when the socket is ready; reading and sending are done here, at once.
+* Bytes are received into one scratch buffer that all connections share, so an idle connection
+  holds none; what is left of an unfinished frame moves to a buffer of its own.
+* Views of live pages are handed to the kernel in the same step; what it did not take is copied.
+* While replies wait for their reader, nothing is read from it (back-pressure).
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from .errors import ProtocolError
+from .session import Session
+from .wire.codec import Buffer
+
+log = structlog.get_logger()
+
+#: Bytes received at once, for the smaller frames; a larger one gets a buffer of its size.
+SCRATCH = 262144
+#: Most buffers in one sendmsg(2).
+IOV_MAX = 1024
+#: Buffers of finished large frames that are kept for the next ones.
+SPARES = 4
+
+
+class Buffers:
+    """The receive buffers of all connections of one loop."""
+
+    def __init__(self) -> None:
+        self.scratch = memoryview(bytearray(SCRATCH))
+        self._spares: list[memoryview] = []
+
+    def take(self, size: int) -> memoryview:
+        """A buffer of at least ``size`` bytes."""
+        for i, spare in enumerate(self._spares):
+            if len(spare) >= size:
+                return self._spares.pop(i)
+        return memoryview(bytearray(size))
+
+    def give(self, buffer: memoryview) -> None:
+        if len(self._spares) < SPARES and len(buffer) >= SCRATCH:
+            self._spares.append(buffer)
+
+
+class Connection:
+    """A connected client.
+
+    Args:
+        sock: its socket, connected and non-blocking.
+        peer: who it is, for the log.
+        buffers: the receive buffers to share.
+        make_session: makes the session; called with what it calls when replies are ready.
+        gone: called once when the connection has ended.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: str,
+        buffers: Buffers,
+        make_session: Callable[[Callable[[], None]], Session],
+        gone: Callable[["Connection"], None],
+    ) -> None:
+        self._sock = sock
+        self._buffers = buffers
+        self._gone = gone
+        self._log = log.bind(peer=peer)
+        self._loop = asyncio.get_running_loop()
+        self._session = make_session(self._send)
+        self._inbox: memoryview | None = None  # its first _held bytes are not handled yet
+        self._held = 0
+        self._unsent: memoryview | None = None  # while set, nothing is read
+        self._finishing = False
+        self._open = True
+        self._loop.add_reader(sock, self._readable)
+        self._log.info("client connected")
+
+    def finish(self) -> None:
+        """Take no more requests; close when what was answered is sent."""
+        self._finishing = True
+        if self._unsent is None:
+            self.close("server stops")
+
+    def close(self, why: str) -> None:
+        """End the connection at once and free all that it held."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._session.close()
+        self._sock.close()
+        self._log.info("client gone", why=why)
+        self._gone(self)
+
+    def _readable(self) -> None:
+        buffer = self._buffers.scratch if self._inbox is None else self._inbox
+        try:
+            count = self._sock.recv_into(buffer[self._held :])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(os.strerror(error.errno or 0))
+            return
+        if count:
+            self._handle(buffer, self._held + count)
+        else:
+            self.close("end of input")
+
+    def _handle(self, buffer: memoryview, stop: int) -> None:
+        """One pass over the requests in ``buffer[:stop]``; what is left of them is kept."""
+        try:
+            start = self._session.receive(buffer, 0, stop)
+        except ProtocolError as error:
+            self._log.warning("protocol error", why=str(error))
+            self._send()
+            self.close("protocol error")
+            return
+        self._keep(buffer, start, stop)
+        self._send()
+        if self._held and not self._session.needed:
+            self._loop.remove_reader(self._sock)  # first what is here already
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        """Go on with what is held, then with what the socket has."""
+        if not self._open or self._unsent is not None:
+            return
+        self._loop.add_reader(self._sock, self._readable)
+        if self._inbox is not None and not self._session.needed:
+            self._handle(self._inbox, self._held)
+
+    def _keep(self, buffer: memoryview, start: int, stop: int) -> None:
+        """Hold ``buffer[start:stop]`` in a buffer where the frame it begins can be completed."""
+        rest = stop - start
+        old = self._inbox
+        if not rest:
+            self._inbox = None
+        elif buffer is not old or start or self._session.needed > len(old):
+            self._inbox = self._buffers.take(max(rest, self._session.needed))
+            self._inbox[:rest] = buffer[start:stop]
+        if old is not None and old is not self._inbox:
+            self._buffers.give(old)
+        self._held = rest
+
+    def _send(self) -> None:
+        """Send the session's replies; copy what the kernel does not take now."""
+        out = self._session.out
+        if not out or self._unsent is not None or not self._open:
+            return
+        if len(out) > IOV_MAX:
+            out[:] = [b"".join(out)]
+        try:
+            sent = self._sock.sendmsg(out)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(os.strerror(error.errno or 0))
+            return
+        rest = _behind(out, sent)
+        out.clear()
+        if rest:
+            self._unsent = memoryview(rest)
+            self._loop.remove_reader(self._sock)
+            self._loop.add_writer(self._sock, self._writable)
+
+    def _writable(self) -> None:
+        assert self._unsent is not None
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(os.strerror(error.errno or 0))
+            return
+        if self._unsent:
+            return
+        self._unsent = None
+        self._loop.remove_writer(self._sock)
+        self._send()
+        if self._unsent is None:
+            if self._finishing:
+                self.close("server stops")
+            else:
+                self._resume()
+
+
+def _behind(parts: list[Buffer], sent: int) -> bytes:
+    """A copy of what stands in ``parts`` behind the first ``sent`` bytes."""
+    for i, part in enumerate(parts):
+        if sent < len(part):
+            return b"".join((memoryview(part)[sent:], *parts[i + 1 :]))
+        sent -= len(part)
+    return b""

@@ -1,0 +1,31 @@
+"""The one door from exceptions to errno, which is all that a 9P2000.L client can be told."""
+
+import errno
+import os
+from typing import NoReturn
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class ProtocolError(Exception):
+    """The peer broke the framing, so that nothing after it can be trusted: the connection ends."""
+
+
+def refuse(code: int) -> NoReturn:
+    """Answer the request with errno ``code``."""
+    raise OSError(code, os.strerror(code))
+
+
+def errno_of(error: Exception) -> int:
+    """The errno, within 1..4095, that answers a request which raised ``error``.
+
+    What nobody foresaw is EIO, and its traceback is logged.
+    """
+    if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 4096:
+        return error.errno
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    log.error("request failed unexpectedly", exc_info=error)
+    return errno.EIO

@@ -1,0 +1,584 @@
+"""Handlers: one function for each T-message of 9P2000.L that works on fids.
+
+Rules of this file:
+
+* A handler takes the client, the tag and the fields of its message, in the order in which they are
+  declared (checked at import), and does all its work before it returns.
+* It returns the reply: a frame; or a list, a head and views of live pages, which must be sent
+  before anything else happens; or, where it has to wait, a coroutine that returns a frame.
+* It refuses by raising ``OSError(errno)``, and then has changed nothing.
+"""
+
+import asyncio
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from tmpfs_core import vnops, xattr
+from tmpfs_core.access import Cred
+from tmpfs_core.directory import DOT, DOTDOT, Dirent
+from tmpfs_core.locks import FOREVER, Lock, RangeLocks
+from tmpfs_core.node import DirNode, Node, now
+
+from .errors import refuse
+from .fids import Client, Fid, XattrDraft, XattrValue
+from .wire import messages as m
+from .wire.codec import Buffer, Message, Qid
+from .wire.constants import (
+    AT_REMOVEDIR,
+    GETATTR_ALL,
+    IOHDRSZ,
+    LOCK_BLOCKED,
+    LOCK_FLAGS_BLOCK,
+    LOCK_SUCCESS,
+    LOCK_TYPE_RDLCK,
+    LOCK_TYPE_UNLCK,
+    LOCK_TYPE_WRLCK,
+    MAXWELEM,
+    NOFID,
+    NONUNAME,
+    O_ACCMODE,
+    O_DIRECTORY,
+    O_EXCL,
+    O_RDONLY,
+    O_TRUNC,
+    QTDIR,
+    QTFILE,
+    QTSYMLINK,
+    SETATTR_ATIME,
+    SETATTR_ATIME_SET,
+    SETATTR_GID,
+    SETATTR_MODE,
+    SETATTR_MTIME,
+    SETATTR_MTIME_SET,
+    SETATTR_SIZE,
+    SETATTR_UID,
+    V9FS_MAGIC,
+    XATTR_CREATE,
+    XATTR_REPLACE,
+)
+
+Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
+Unpack = Callable[[Buffer, int, int], tuple[Any, ...]]
+
+#: T-message type -> (its decoder, its handler).
+HANDLERS: dict[int, tuple[Unpack, Callable[..., Reply]]] = {}
+
+#: The block size that clients are told to use, in bytes: each request is a round trip.
+BLKSIZE = 65536
+#: Data of up to so many bytes is copied into its reply rather than sent from its pages.
+COPIED = 16384
+
+NOBODY = 65534
+
+
+H = TypeVar("H", bound=Callable[..., Reply])
+
+
+def handles(declared: type[Message]) -> Callable[[H], H]:
+    """Make a function the handler of a message."""
+
+    def register(handler: H) -> H:
+        code = handler.__code__
+        arguments = code.co_varnames[: code.co_argcount]
+        assert arguments == ("client", "tag", *declared.__match_args__), arguments
+        HANDLERS[declared.TYPE] = (declared.unpack, handler)
+        return handler
+
+    return register
+
+
+_QTYPES = {stat.S_IFDIR >> 12: QTDIR, stat.S_IFLNK >> 12: QTSYMLINK}
+
+
+def qid_of(node: Node) -> Qid:
+    return Qid(_QTYPES.get(node.mode >> 12, QTFILE), node.version, node.ino)
+
+
+# The session and the tree
+
+
+@handles(m.Tauth)
+def auth(client: Client, tag: int, afid: int, uname: bytes, aname: bytes, n_uname: int) -> Reply:
+    """No authentication is needed: an error, as attach(5) has it, and the client goes on."""
+    refuse(errno.EOPNOTSUPP)
+
+
+@handles(m.Tattach)
+def attach(
+    client: Client, tag: int, fid: int, afid: int, uname: bytes, aname: bytes, n_uname: int
+) -> Reply:
+    if afid != NOFID:
+        refuse(errno.EBADF)
+    if aname not in (b"", b"/"):
+        refuse(errno.ENOENT)
+    client.require_free(fid)
+    root = client.mount.root
+    client.enter(fid, Fid(root.entry, Cred(_uid_of(uname, n_uname))))
+    return m.Rattach.pack(tag, qid_of(root))
+
+
+def _uid_of(uname: bytes, n_uname: int) -> int:
+    """Who attaches: the number if there is one, else the user of that name here, else nobody."""
+    if n_uname != NONUNAME:
+        return n_uname
+    try:
+        return pwd.getpwnam(os.fsdecode(uname)).pw_uid
+    except (KeyError, ValueError):
+        return NOBODY
+
+
+@handles(m.Twalk)
+def walk(client: Client, tag: int, fid: int, newfid: int, wnames: list[bytes]) -> Reply:
+    """Answers with the qids of as many elements as there are; newfid exists if that is all."""
+    origin = client.get(fid)
+    if newfid != fid:
+        client.require_free(newfid)
+    elif origin.flags is not None and wnames:
+        refuse(errno.EINVAL)
+    if len(wnames) > MAXWELEM:
+        refuse(errno.EINVAL)
+    entry = origin.entry
+    qids: list[Qid] = []
+    for name in wnames:
+        try:
+            entry = _parent(entry) if name == b".." else vnops.lookup(entry.node, name)
+        except OSError:
+            if not qids:
+                raise
+            return m.Rwalk.pack(tag, qids)
+        qids.append(qid_of(entry.node))
+    if newfid != fid or wnames:
+        client.enter(newfid, Fid(entry, origin.cred))
+    return m.Rwalk.pack(tag, qids)
+
+
+def _parent(entry: Dirent) -> Dirent:
+    """Where ``..`` leads; it stops at the root."""
+    node = entry.node
+    if not isinstance(node, DirNode):
+        refuse(errno.ENOTDIR)
+    if node is node.mount.root:
+        return entry
+    if entry.parent is None:
+        refuse(errno.ENOENT)
+    return entry.parent.entry
+
+
+@handles(m.Tclunk)
+def clunk(client: Client, tag: int, fid: int) -> Reply:
+    """Forgets the fid in any case; an attribute that was written is set here."""
+    held = client.fids.get(fid)
+    try:
+        if held is not None and isinstance(held.xattr, XattrDraft):
+            held.xattr.commit(held.node)
+    finally:
+        client.clunk(fid)
+    return m.Rclunk.pack(tag)
+
+
+@handles(m.Tremove)
+def remove(client: Client, tag: int, fid: int) -> Reply:
+    """Removes the name by which the fid was reached; forgets the fid in any case."""
+    held = client.fids.get(fid)
+    try:
+        if held is not None:
+            vnops.remove(held.entry)
+    finally:
+        client.clunk(fid)
+    return m.Rremove.pack(tag)
+
+
+@handles(m.Tstatfs)
+def statfs(client: Client, tag: int, fid: int) -> Reply:
+    mount = client.get(fid).node.mount
+    s = mount.statfs()
+    return m.Rstatfs.pack(
+        tag, V9FS_MAGIC, s.bsize, s.blocks, s.bfree, s.bfree, s.files, s.ffree, s.fsid, s.namelen
+    )
+
+
+# Opening and data
+
+
+@handles(m.Tlopen)
+def lopen(client: Client, tag: int, fid: int, flags: int) -> Reply:
+    opened = client.get(fid)
+    _open(opened, flags)
+    return m.Rlopen.pack(tag, qid_of(opened.node), 0)
+
+
+@handles(m.Tlcreate)
+def lcreate(
+    client: Client, tag: int, fid: int, name: bytes, flags: int, mode: int, gid: int
+) -> Reply:
+    """Makes a file and opens it; without O_EXCL, opens what another client made meanwhile."""
+    held = client.get(fid)
+    directory = held.node
+    if held.flags is not None or flags & O_DIRECTORY or flags & O_ACCMODE == O_ACCMODE:
+        refuse(errno.EINVAL)
+    entry = directory.entries.find(name) if isinstance(directory, DirNode) else None
+    if entry is None or flags & O_EXCL:
+        entry = vnops.create(directory, name, mode, held.cred, gid)
+    opened = Fid(entry, held.cred)
+    _open(opened, flags)
+    client.enter(fid, opened)
+    return m.Rlcreate.pack(tag, qid_of(opened.node), 0)
+
+
+def _open(fid: Fid, flags: int) -> None:
+    """Open the fid.
+
+    Raises:
+        OSError: EINVAL, it is open, or the access mode is none; EISDIR, ENOTDIR; ELOOP, a
+            symbolic link; ENXIO, a special file, which only the client's kernel can open.
+    """
+    if fid.flags is not None or flags & O_ACCMODE == O_ACCMODE:
+        refuse(errno.EINVAL)
+    kind = stat.S_IFMT(fid.node.mode)
+    if kind == stat.S_IFDIR:
+        if flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC:
+            refuse(errno.EISDIR)
+    elif flags & O_DIRECTORY:
+        refuse(errno.ENOTDIR)
+    elif kind != stat.S_IFREG:
+        refuse(errno.ELOOP if kind == stat.S_IFLNK else errno.ENXIO)
+    elif flags & O_TRUNC:
+        vnops.setattr(fid.node, fid.cred, size=0)
+    fid.flags = flags
+
+
+@handles(m.Tread)
+def read(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
+    held = client.fids.get(fid)
+    if held is None:
+        refuse(errno.EBADF)
+    count = min(count, client.msize - IOHDRSZ)
+    if held.xattr is not None:
+        if isinstance(held.xattr, XattrDraft):
+            refuse(errno.EBADF)
+        return m.Rread.pack(tag, held.xattr.value[offset : offset + count])
+    held.require_readable()
+    views = vnops.read(held.node, offset, count)
+    if len(views) == 1 and len(views[0]) <= COPIED:
+        return m.Rread.pack(tag, views[0])
+    total = sum(map(len, views))
+    if total <= COPIED:
+        return m.Rread.pack(tag, b"".join(views))
+    return [m.Rread.head(tag, total), *views]
+
+
+@handles(m.Twrite)
+def write(client: Client, tag: int, fid: int, offset: int, data: memoryview) -> Reply:
+    held = client.fids.get(fid)
+    if held is None:
+        refuse(errno.EBADF)
+    if held.xattr is not None:
+        if isinstance(held.xattr, XattrValue):
+            refuse(errno.EBADF)
+        return m.Rwrite.pack(tag, held.xattr.write(offset, data))
+    held.require_writable()
+    return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
+
+
+@handles(m.Tfsync)
+def fsync(client: Client, tag: int, fid: int, datasync: int) -> Reply:
+    """There is nothing behind memory to write to."""
+    client.get(fid)
+    return m.Rfsync.pack(tag)
+
+
+@handles(m.Treaddir)
+def readdir(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
+    """Whole records only; none left is the end.
+
+    Raises:
+        OSError: EINVAL, not one record fits into ``count``; ENOTDIR; EBADF.
+    """
+    held = client.get(fid)
+    held.require_readable()
+    room = min(count, client.msize - IOHDRSZ)
+    data = bytearray()
+    for record in _listing(held, offset):
+        if len(data) + len(record) > room:
+            if not data:
+                refuse(errno.EINVAL)
+            break
+        data += record
+    return m.Rreaddir.pack(tag, data)
+
+
+def _listing(fid: Fid, offset: int) -> Iterator[bytes]:
+    """The records of a directory behind ``offset``."""
+    entries = vnops.readdir(fid.node, offset)
+    if offset < DOT:
+        yield m.pack_record(qid_of(fid.node), DOT, stat.S_IFDIR >> 12, b".")
+    if offset < DOTDOT:
+        parent = fid.entry.parent or fid.node
+        yield m.pack_record(qid_of(parent), DOTDOT, stat.S_IFDIR >> 12, b"..")
+    for entry in entries:
+        node = entry.node
+        yield m.pack_record(qid_of(node), entry.cookie, node.mode >> 12, entry.name)
+
+
+# Names
+
+
+@handles(m.Tmkdir)
+def mkdir(client: Client, tag: int, dfid: int, name: bytes, mode: int, gid: int) -> Reply:
+    parent = client.get(dfid)
+    entry = vnops.mkdir(parent.node, name, mode, parent.cred, gid)
+    return m.Rmkdir.pack(tag, qid_of(entry.node))
+
+
+@handles(m.Tsymlink)
+def symlink(client: Client, tag: int, dfid: int, name: bytes, target: bytes, gid: int) -> Reply:
+    parent = client.get(dfid)
+    entry = vnops.symlink(parent.node, name, target, parent.cred, gid)
+    return m.Rsymlink.pack(tag, qid_of(entry.node))
+
+
+@handles(m.Tmknod)
+def mknod(
+    client: Client, tag: int, dfid: int, name: bytes, mode: int, major: int, minor: int, gid: int
+) -> Reply:
+    parent = client.get(dfid)
+    rdev = os.makedev(major & 0xFFFFF, minor & 0xFFFFF)
+    entry = vnops.mknod(parent.node, name, mode, rdev, parent.cred, gid)
+    return m.Rmknod.pack(tag, qid_of(entry.node))
+
+
+@handles(m.Treadlink)
+def readlink(client: Client, tag: int, fid: int) -> Reply:
+    return m.Rreadlink.pack(tag, vnops.readlink(client.get(fid).node))
+
+
+@handles(m.Tlink)
+def link(client: Client, tag: int, dfid: int, fid: int, name: bytes) -> Reply:
+    vnops.link(client.get(fid).node, client.get(dfid).node, name)
+    return m.Rlink.pack(tag)
+
+
+@handles(m.Trename)
+def rename(client: Client, tag: int, fid: int, dfid: int, name: bytes) -> Reply:
+    vnops.rename(client.get(fid).entry, client.get(dfid).node, name)
+    return m.Rrename.pack(tag)
+
+
+@handles(m.Trenameat)
+def renameat(
+    client: Client, tag: int, olddirfid: int, oldname: bytes, newdirfid: int, newname: bytes
+) -> Reply:
+    entry = vnops.lookup(client.get(olddirfid).node, oldname)
+    vnops.rename(entry, client.get(newdirfid).node, newname)
+    return m.Rrenameat.pack(tag)
+
+
+@handles(m.Tunlinkat)
+def unlinkat(client: Client, tag: int, dirfid: int, name: bytes, flags: int) -> Reply:
+    if flags & ~AT_REMOVEDIR:
+        refuse(errno.EINVAL)
+    parent = client.get(dirfid).node
+    if flags:
+        vnops.rmdir(parent, name)
+    else:
+        vnops.unlink(parent, name)
+    return m.Runlinkat.pack(tag)
+
+
+# Attributes
+
+
+@handles(m.Tgetattr)
+def getattr(client: Client, tag: int, fid: int, request_mask: int) -> Reply:  # noqa: A001
+    """All fields are always valid."""
+    node = client.get(fid).node
+    return m.Rgetattr.pack(
+        tag,
+        GETATTR_ALL,
+        qid_of(node),
+        node.mode,
+        node.uid,
+        node.gid,
+        node.nlink,
+        node.rdev,
+        node.size,
+        BLKSIZE,
+        node.blocks,
+        *divmod(node.atime, 10**9),
+        *divmod(node.mtime, 10**9),
+        *divmod(node.ctime, 10**9),
+        *divmod(node.btime, 10**9),
+        node.gen,
+        node.version,
+    )
+
+
+@handles(m.Tsetattr)
+def setattr(  # noqa: A001
+    client: Client,
+    tag: int,
+    fid: int,
+    valid: int,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    atime_sec: int,
+    atime_nsec: int,
+    mtime_sec: int,
+    mtime_nsec: int,
+) -> Reply:
+    """Changes what ``valid`` names; a time without its _SET bit becomes now (UTIME_NOW)."""
+    held = client.get(fid)
+    vnops.setattr(
+        held.node,
+        held.cred,
+        mode=mode if valid & SETATTR_MODE else None,
+        uid=uid if valid & SETATTR_UID else None,
+        gid=gid if valid & SETATTR_GID else None,
+        size=size if valid & SETATTR_SIZE else None,
+        atime=_time(valid & SETATTR_ATIME, valid & SETATTR_ATIME_SET, atime_sec, atime_nsec),
+        mtime=_time(valid & SETATTR_MTIME, valid & SETATTR_MTIME_SET, mtime_sec, mtime_nsec),
+    )
+    return m.Rsetattr.pack(tag)
+
+
+def _time(wanted: int, given: int, sec: int, nsec: int) -> int | None:
+    """A time in ns, or None to leave it as it is."""
+    if not wanted:
+        return None
+    if not given:
+        return now()
+    if nsec >= 10**9:
+        refuse(errno.EINVAL)
+    return sec * 10**9 + nsec
+
+
+@handles(m.Txattrwalk)
+def xattrwalk(client: Client, tag: int, fid: int, newfid: int, name: bytes) -> Reply:
+    """newfid stands for the value of an attribute, or for the list of names if there is no name."""
+    held = client.get(fid)
+    client.require_free(newfid)
+    value = xattr.getxattr(held.node, name) if name else xattr.listxattr(held.node)
+    made = Fid(held.entry, held.cred)
+    made.xattr = XattrValue(value)
+    client.enter(newfid, made)
+    return m.Rxattrwalk.pack(tag, len(value))
+
+
+@handles(m.Txattrcreate)
+def xattrcreate(
+    client: Client, tag: int, fid: int, name: bytes, attr_size: int, flags: int
+) -> Reply:
+    """The fid becomes the draft of an attribute, which is set when it is clunked."""
+    held = client.get(fid)
+    if held.flags is not None or flags & ~(XATTR_CREATE | XATTR_REPLACE):
+        refuse(errno.EINVAL)
+    if attr_size > xattr.VALUE_MAX:
+        refuse(errno.E2BIG)
+    held.xattr = XattrDraft(
+        name, attr_size, create=bool(flags & XATTR_CREATE), replace=bool(flags & XATTR_REPLACE)
+    )
+    return m.Rxattrcreate.pack(tag)
+
+
+# Locks
+
+
+class LockOwner(NamedTuple):
+    """A process of a machine; several machines may share a name, so the connection counts too."""
+
+    client: Client
+    client_id: bytes
+    proc_id: int
+
+
+@handles(m.Tlock)
+def lock(
+    client: Client,
+    tag: int,
+    fid: int,
+    type: int,  # noqa: A002 the protocol's name
+    flags: int,
+    start: int,
+    length: int,
+    proc_id: int,
+    client_id: bytes,
+) -> Reply:
+    """A lock, or its release; a request that may block waits here until it is its turn."""
+    held = client.get(fid)
+    wanted = _lock_of(client, held, type, start, length, proc_id, client_id)
+    locks = held.node.range_locks()
+    if type == LOCK_TYPE_UNLCK:
+        locks.release(wanted.owner, wanted.start, wanted.stop)
+    elif locks.acquire(wanted) is not None:
+        if flags & LOCK_FLAGS_BLOCK:
+            return _lock_when_free(client, tag, fid, locks, wanted)
+        return m.Rlock.pack(tag, LOCK_BLOCKED)
+    return m.Rlock.pack(tag, LOCK_SUCCESS)
+
+
+async def _lock_when_free(
+    client: Client, tag: int, fid: int, locks: RangeLocks, wanted: Lock
+) -> bytes:
+    """Try again whenever something is released, until ``lock_wait`` is over."""
+    released = asyncio.Event()
+    locks.waiters.append(released.set)
+    try:
+        async with asyncio.timeout(client.lock_wait):
+            while True:
+                await released.wait()
+                released.clear()
+                if client.get(fid) is not wanted.handle:
+                    refuse(errno.EBADF)
+                if locks.acquire(wanted) is None:
+                    return m.Rlock.pack(tag, LOCK_SUCCESS)
+    except TimeoutError:
+        return m.Rlock.pack(tag, LOCK_BLOCKED)
+    finally:
+        locks.waiters.remove(released.set)
+
+
+@handles(m.Tgetlock)
+def getlock(
+    client: Client,
+    tag: int,
+    fid: int,
+    type: int,  # noqa: A002 the protocol's name
+    start: int,
+    length: int,
+    proc_id: int,
+    client_id: bytes,
+) -> Reply:
+    """The lock that excludes this one; type "unlock" if there is none."""
+    held = client.get(fid)
+    wanted = _lock_of(client, held, type, start, length, proc_id, client_id)
+    blocker = held.node.range_locks().conflict(wanted)
+    if blocker is None:
+        return m.Rgetlock.pack(tag, LOCK_TYPE_UNLCK, start, length, proc_id, client_id)
+    kind = LOCK_TYPE_WRLCK if blocker.exclusive else LOCK_TYPE_RDLCK
+    length = 0 if blocker.stop == FOREVER else blocker.stop - blocker.start
+    owner = blocker.owner
+    assert isinstance(owner, LockOwner)
+    return m.Rgetlock.pack(tag, kind, blocker.start, length, owner.proc_id, owner.client_id)
+
+
+def _lock_of(
+    client: Client, fid: Fid, kind: int, start: int, length: int, proc_id: int, client_id: bytes
+) -> Lock:
+    """The lock that a request speaks of.
+
+    Raises:
+        OSError: EBADF, the fid is not open; EINVAL, no such type, or a range past 2^64.
+    """
+    if fid.flags is None:
+        refuse(errno.EBADF)
+    stop = start + length if length else FOREVER
+    if kind > LOCK_TYPE_UNLCK or stop > FOREVER:
+        refuse(errno.EINVAL)
+    owner = LockOwner(client, client_id, proc_id)
+    return Lock(start, stop, kind == LOCK_TYPE_WRLCK, owner, fid)

@@ -1,0 +1,161 @@
+"""Server: listening sockets, the connections they accept, and their orderly end."""
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from tmpfs_core.mount import Mount
+
+from .config import Address, Tcp, Unix
+from .connection import Buffers, Connection
+from .fids import Client
+from .session import Session
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+#: Seconds until accepting is tried again when the process is out of descriptors or memory.
+ACCEPT_PAUSE = 0.5
+#: Seconds that a blocking lock request waits before the client is told to ask again.
+LOCK_WAIT = 60.0
+#: Seconds that stopping waits for clients to take the replies that are under way.
+GRACE = 5.0
+
+
+class ListenError(Exception):
+    """An address that can not be listened on; says which and why."""
+
+
+class Server:
+    """Serves one mount on any number of addresses.
+
+    Args:
+        mount: what is served.
+        msize: the largest message offered, in bytes.
+    """
+
+    def __init__(self, mount: Mount, msize: int) -> None:
+        self._mount = mount
+        self._msize = msize
+        self._buffers = Buffers()
+        self._listening: list[socket.socket] = []
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+
+    def listen(self, address: Address) -> Address:
+        """Accept clients at ``address`` from now on; the address with the port it really has.
+
+        Raises:
+            ListenError: it can not be bound.
+        """
+        try:
+            sock = _bound_tcp(address) if isinstance(address, Tcp) else _bound_unix(address)
+        except OSError as error:
+            raise ListenError(f"{address}: {error.strerror or error}") from None
+        self._listening.append(sock)
+        self._resume_accepting(sock)
+        if isinstance(address, Tcp):
+            return Tcp(address.host, sock.getsockname()[1])
+        return address
+
+    async def stop(self) -> None:
+        """Accept nobody any more, send what is answered, and end all connections."""
+        for sock in self._listening:
+            asyncio.get_running_loop().remove_reader(sock)
+            if sock.family == socket.AF_UNIX:
+                with suppress(FileNotFoundError):
+                    os.unlink(sock.getsockname())
+            sock.close()
+        self._listening.clear()
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    await self._empty.wait()
+        for connection in list(self._connections):
+            connection.close("server stops")
+
+    def _resume_accepting(self, sock: socket.socket) -> None:
+        if sock in self._listening:
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            sock, peer = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.error("accept failed", why=error.strerror, again_in_s=ACCEPT_PAUSE)
+            loop.remove_reader(listening)
+            loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
+            return
+        sock.setblocking(False)
+        if sock.family == socket.AF_UNIX:
+            name = "unix"
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            name = str(Tcp(peer[0], peer[1])).removeprefix("tcp://")
+        self._empty.clear()
+        self._connections.add(Connection(sock, name, self._buffers, self._make_session, self._gone))
+
+    def _make_session(self, ready: Callable[[], None]) -> Session:
+        client = Client(self._mount, LOCK_WAIT)
+        return Session(client, self._msize, asyncio.get_running_loop().create_task, ready)
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+
+def _bound_tcp(address: Tcp) -> socket.socket:
+    family, kind, protocol, _, name = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _listening(sock, name)
+
+
+def _bound_unix(address: Unix) -> socket.socket:
+    _remove_stale(address.path)
+    return _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address.path)
+
+
+def _listening(sock: socket.socket, name: object) -> socket.socket:
+    try:
+        sock.bind(name)  # type: ignore[arg-type] # a tuple or a path, as the family has it
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket on which nobody listens any more.
+
+    Raises:
+        OSError: EADDRINUSE, somebody does, or it is no socket.
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EADDRINUSE, "there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, "another server listens there")

@@ -1,0 +1,178 @@
+"""Session: the protocol of one connection, without I/O.
+
+Rules of this file:
+
+* Bytes come in through :meth:`Session.receive`, replies stand in :attr:`Session.out` in the order
+  in which they must be sent.  A request is handled as soon as it is whole, and before the next.
+* A pass ends after a reply that shows live pages, so that it is sent before they can change, and
+  after ``BATCH`` requests, so that other connections have their turn.
+* Only a request that has to wait becomes a task.  Its tag stays taken until it is answered; a
+  Tflush of it cancels it, and is answered behind it (flush(5)).
+* What can not be framed or decoded is a ProtocolError: the connection must end.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from .errors import ProtocolError, errno_of, refuse
+from .fids import Client
+from .handlers import HANDLERS, Reply
+from .wire.codec import HEADER, Buffer, Malformed
+from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
+from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion
+
+#: Requests handled in one pass.
+BATCH = 256
+#: Requests of one connection that may be waiting; one more is refused with EAGAIN.
+WAITING_MAX = 1024
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request that waits, and the tags of the Tflushes to answer after it."""
+
+    task: asyncio.Task[bytes]
+    flushes: list[int] = field(default_factory=list)
+
+
+class Session:
+    """One client's 9P2000.L session.
+
+    Args:
+        client: its fids and what it may address.
+        msize: the largest message offered, in bytes.
+        spawn: runs a coroutine as a task.
+        ready: called when replies came into ``out`` outside of :meth:`receive`.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        msize: int,
+        spawn: Callable[[Coroutine[Any, Any, bytes]], asyncio.Task[bytes]],
+        ready: Callable[[], None],
+    ) -> None:
+        self.out: list[Buffer] = []
+        #: After a pass: the bytes that the next frame takes, if not all of it is here; else 0.
+        self.needed = 0
+        self._client = client
+        self._msize = msize
+        self._spawn = spawn
+        self._ready = ready
+        self._waiting: dict[int, Waiting] = {}
+
+    @property
+    def frame_max(self) -> int:
+        """The largest frame that may come, in bytes."""
+        return self._client.msize or MSIZE_MIN
+
+    def receive(self, buffer: memoryview, start: int, stop: int) -> int:
+        """Handle the whole frames of ``buffer[start:stop]``, one pass of them; where it stopped.
+
+        Raises:
+            ProtocolError: a frame that can not be; what was answered before it stands in ``out``.
+        """
+        self.needed = 0
+        for _ in range(BATCH):
+            if stop - start < HEADER.size:
+                self.needed = MSIZE_MIN
+                break
+            size, kind, tag = HEADER.unpack_from(buffer, start)
+            if not HEADER.size <= size <= self.frame_max:
+                raise ProtocolError(f"frame of {size} bytes where {self.frame_max} are allowed")
+            end = start + size
+            if end > stop:
+                self.needed = size
+                break
+            try:
+                reply = self._answer(kind, tag, buffer, start + HEADER.size, end)
+            except Malformed as error:
+                raise ProtocolError(str(error)) from None
+            except Exception as error:
+                reply = Rlerror.pack(tag, errno_of(error))
+            start = end
+            if isinstance(reply, bytes):
+                self.out.append(reply)
+            elif isinstance(reply, list):
+                self.out += reply
+                break
+            elif reply is not None:
+                self._wait(tag, reply)
+        return start
+
+    def close(self) -> None:
+        """End the session: what waits is cancelled and not answered, every fid is forgotten."""
+        for waiting in set(self._waiting.values()):
+            waiting.task.cancel()
+        self._waiting.clear()
+        self._client.reset()
+
+    def _answer(self, kind: int, tag: int, buffer: memoryview, at: int, end: int) -> Reply | None:
+        """The reply to a request, or None if it comes later by itself."""
+        client = self._client
+        if kind == Tversion.TYPE:
+            return self._version(tag, *Tversion.unpack(buffer, at, end))
+        if not client.msize:
+            refuse(errno.EPROTO)
+        if tag in self._waiting:
+            refuse(errno.EINVAL)
+        if kind == Tflush.TYPE:
+            return self._flush(tag, *Tflush.unpack(buffer, at, end))
+        known = HANDLERS.get(kind)
+        if known is None:
+            refuse(errno.EOPNOTSUPP)
+        unpack, handler = known
+        return handler(client, tag, *unpack(buffer, at, end))
+
+    def _version(self, tag: int, msize: int, version: bytes) -> Reply:
+        """A new session: what was before it is forgotten (version(5))."""
+        if msize < MSIZE_MIN:
+            refuse(errno.EINVAL)
+        self.close()
+        msize = min(msize, self._msize)
+        if version != VERSION:
+            self._client.msize = 0
+            return Rversion.pack(tag, msize, VERSION_UNKNOWN)
+        self._client.msize = msize
+        return Rversion.pack(tag, msize, VERSION)
+
+    def _flush(self, tag: int, oldtag: int) -> Reply | None:
+        """Every request that does not wait was answered before this one was read."""
+        waiting = self._waiting.get(oldtag)
+        if waiting is None:
+            return Rflush.pack(tag)
+        waiting.flushes.append(tag)
+        self._waiting[tag] = waiting
+        waiting.task.cancel()
+        return None
+
+    def _wait(self, tag: int, work: Coroutine[Any, Any, bytes]) -> None:
+        """Let the request go on as a task, unless too many do."""
+        if len(self._waiting) >= WAITING_MAX:
+            work.close()
+            self.out.append(Rlerror.pack(tag, errno.EAGAIN))
+            return
+        task = self._spawn(work)
+        self._waiting[tag] = Waiting(task)
+        task.add_done_callback(partial(self._finished, tag))
+
+    def _finished(self, tag: int, task: asyncio.Task[bytes]) -> None:
+        """Answer a request that waited, then those that flushed it."""
+        waiting = self._waiting.get(tag)
+        if waiting is None or waiting.task is not task:
+            return  # the session it belonged to is over
+        del self._waiting[tag]
+        if not task.cancelled():
+            error = task.exception()
+            if isinstance(error, Exception):
+                self.out.append(Rlerror.pack(tag, errno_of(error)))
+            else:
+                self.out.append(task.result())
+        for flush in waiting.flushes:
+            del self._waiting[flush]
+            self.out.append(Rflush.pack(flush))
+        self._ready()

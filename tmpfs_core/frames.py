@@ -1,0 +1,107 @@
+"""RAM frames: one arena of address space, handed out in block-sized runs.
+
+Rules of this file:
+
+* A *frame* is one page of the host's memory (4 KiB), a *block* is a run of 16 frames (64 KiB).
+* A :class:`Page` owns one block of address space.  ``mask`` tells which of its frames are in use;
+  a frame that is not in use is all zeros and costs the host nothing.  So a small file holds one
+  frame, a sparse one only the frames that were written, and no page is ever copied to grow.
+* The arena hands out no more blocks than frames, because a page holds at least one frame: address
+  space (16 times the RAM at most) can not run out before the frames that the caller has counted.
+* A freed frame goes back to the host at once (``MADV_DONTNEED``), and so reads as zeros when it
+  is used again: no file can see another's old bytes.
+"""
+
+import mmap
+
+FRAME = 4096
+FRAME_SHIFT = 12
+BLOCK = 65536
+BLOCK_SHIFT = 16
+BLOCK_MASK = BLOCK - 1
+FRAMES_PER_BLOCK = BLOCK // FRAME
+
+#: What a hole reads as: one block of zeros.
+ZEROS = memoryview(bytes(BLOCK))
+
+_MAP_NORESERVE = 0x4000  # <asm-generic/mman-common.h>; not in Python's mmap module
+
+
+class Page:
+    """A run of RAM frames holding one block of a file.
+
+    Attributes:
+        slot: number of its block in the arena.
+        mem: the block's 64 KiB of memory, writable.
+        mask: bit i is set when frame i of the block is in use (16 bits).
+    """
+
+    __slots__ = ("mask", "mem", "slot")
+
+    def __init__(self, slot: int, mem: memoryview) -> None:
+        self.slot = slot
+        self.mem = mem
+        self.mask = 0
+
+
+def frame_bits(start: int, stop: int) -> int:
+    """The mask of the frames that hold bytes ``start`` to ``stop`` (exclusive) of a block."""
+    first = start >> FRAME_SHIFT
+    return (1 << ((stop - 1) >> FRAME_SHIFT) + 1) - (1 << first)
+
+
+class Arena:
+    """Address space for pages that hold at most ``frames`` frames in all.
+
+    Raises:
+        OSError: ENOMEM, the host refuses to reserve that much address space.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._map = mmap.mmap(
+            -1,
+            max(frames, 1) * BLOCK,
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
+        )
+        self._map.madvise(mmap.MADV_NOHUGEPAGE)  # a frame in use must cost a frame, not 2 MiB
+        self._map.madvise(mmap.MADV_DONTDUMP)  # file data has no place in a core dump
+        self._memory = memoryview(self._map)
+        self._fresh = 0  # blocks from here on were never handed out
+        self._free: list[int] = []
+
+    def allocate(self) -> Page:
+        """A page with no frame in use; the caller sets its mask before it allocates another."""
+        if self._free:
+            slot = self._free.pop()
+        else:
+            slot = self._fresh
+            self._fresh += 1
+        start = slot << BLOCK_SHIFT
+        return Page(slot, self._memory[start : start + BLOCK])
+
+    def drop_frames(self, page: Page, first: int) -> int:
+        """Give frames ``first`` and up of the page back to the host; how many were in use."""
+        kept = page.mask & ((1 << first) - 1)
+        dropped = (page.mask ^ kept).bit_count()
+        if dropped:
+            start = (page.slot << BLOCK_SHIFT) + (first << FRAME_SHIFT)
+            self._map.madvise(mmap.MADV_DONTNEED, start, BLOCK - (first << FRAME_SHIFT))
+            page.mask = kept
+        return dropped
+
+    def release(self, pages: list[Page]) -> int:
+        """Free the pages, their memory going back to the host; how many frames were in use.
+
+        Neighbours in the arena leave in one call: a large file frees in few steps.
+        """
+        slots = sorted(page.slot for page in pages)
+        run = 0
+        for i, slot in enumerate(slots):
+            if i + 1 == len(slots) or slots[i + 1] != slot + 1:
+                start = slots[run]
+                self._map.madvise(
+                    mmap.MADV_DONTNEED, start << BLOCK_SHIFT, (slot + 1 - start) << BLOCK_SHIFT
+                )
+                run = i + 1
+        self._free.extend(reversed(slots))
+        return sum(page.mask.bit_count() for page in pages)

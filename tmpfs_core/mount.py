@@ -1,0 +1,104 @@
+"""Mount: one file system, its limits, its accounting and its root.
+
+Rules of this file:
+
+* Sizes are bytes outside and frames (4 KiB) inside; what is charged is what is held, exactly.
+* File data and extended attributes are charged to ``blocks``; each node, and each further hard
+  link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be limited).
+"""
+
+import os
+from dataclasses import dataclass
+
+from .access import ROOT
+from .directory import NAME_MAX
+from .frames import FRAME, Arena
+from .node import DirNode, FileNode, Node
+from .vmobject import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Statfs:
+    """statfs(2) of a mount, sizes in units of ``bsize`` bytes."""
+
+    bsize: int
+    blocks: int
+    bfree: int
+    files: int
+    ffree: int
+    fsid: int
+    namelen: int
+
+
+class Mount:
+    """A tmpfs.
+
+    Args:
+        size: bytes of file data (and extended attributes) that fit, rounded down to frames.
+        nr_inodes: nodes and further hard links that fit.
+        mode, uid, gid: of the root directory, as in tmpfs(5).
+
+    Raises:
+        OSError: ENOMEM, the host refuses the address space for ``size``.
+    """
+
+    def __init__(
+        self, size: int, nr_inodes: int, mode: int = 0o1777, uid: int = ROOT.uid, gid: int = 0
+    ) -> None:
+        self.blocks = Budget(size // FRAME)
+        self.inodes = Budget(nr_inodes)
+        self.arena = Arena(self.blocks.limit)
+        self._last_ino = 0
+        self._first_gen = int.from_bytes(os.urandom(4), "little")
+        #: Nodes without a name that somebody still holds, by ino.
+        self.orphans: dict[int, Node] = {}
+        self.inodes.take(1)
+        self.root = DirNode(self, mode & 0o7777, uid, gid)
+        self.root.nlink += 1  # its ".." is itself
+
+    def next_identity(self) -> tuple[int, int]:
+        """A new (ino, gen).  gen starts at random, so that no two runs of a server agree on one."""
+        self._last_ino += 1
+        return self._last_ino, (self._first_gen + self._last_ino) & 0xFFFFFFFF
+
+    def statfs(self) -> Statfs:
+        return Statfs(
+            bsize=FRAME,
+            blocks=self.blocks.limit,
+            bfree=self.blocks.free,
+            files=self.inodes.limit,
+            ffree=self.inodes.free,
+            fsid=self._first_gen,
+            namelen=NAME_MAX,
+        )
+
+    def check(self) -> None:
+        """Assert the invariants of the whole file system (for tests)."""
+        links: dict[int, int] = {}
+        nodes = {self.root.ino: self.root, **self.orphans}
+        todo: list[Node] = [self.root]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, DirNode):
+                node.entries.check()
+                children = list(node.entries.after(0))
+                assert node.size == 20 * (len(children) + 2)
+                assert node.nlink == 2 + sum(child.node.is_dir for child in children)
+                for child in children:
+                    assert child.parent is node
+                    links[child.node.ino] = links.get(child.node.ino, 0) + 1
+                    if child.node.ino not in nodes:
+                        nodes[child.node.ino] = child.node
+                        todo.append(child.node)
+        blocks = 0
+        for node in nodes.values():
+            blocks += node.xattr_frames
+            if isinstance(node, FileNode):
+                node.uobj.check()
+                blocks += node.uobj.frames
+            if not node.is_dir:
+                assert node.nlink == links.get(node.ino, 0)
+        assert all(node.refs and not node.nlink for node in self.orphans.values())
+        assert blocks == self.blocks.used, f"{blocks} frames held, {self.blocks.used} charged"
+        further_links = sum(count - 1 for count in links.values())
+        assert len(nodes) + further_links == self.inodes.used

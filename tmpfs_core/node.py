@@ -1,0 +1,191 @@
+"""Node: the durable inode, one class for each kind of file.
+
+Rules of this file:
+
+* Times are nanoseconds since the epoch.
+* A node lives while it has a name (``nlink``) or a holder (``refs``); :func:`vrele` frees what it
+  holds when the last of both is gone.
+* ``version`` tells clients that data changed: it starts at 1, grows with each change, skips 0
+  (which means "do not cache" to v9fs).
+"""
+
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from .directory import Directory, Dirent
+from .locks import RangeLocks
+from .vmobject import VMObject
+
+if TYPE_CHECKING:
+    from .mount import Mount
+
+#: What tmpfs reports for one directory entry, in bytes (mm/shmem.c: BOGO_DIRENT_SIZE).
+DIRENT_SIZE = 20
+
+now = time.time_ns
+
+
+class Node:
+    """Attributes common to all kinds of file; special files (fifo, socket, device) need no more.
+
+    Attributes:
+        mount: the file system it belongs to.
+        ino, gen: its identity; neither repeats in the life of the mount.
+        mode: type and permission bits as in st_mode.
+        size: st_size in bytes.
+        refs: how many holders (fids) there are.
+        xattrs: name -> value, None while there are none.
+        xattr_frames: frames charged for them.
+        locks: byte-range locks, None until somebody asks for one.
+    """
+
+    __slots__ = (
+        "atime",
+        "btime",
+        "ctime",
+        "gen",
+        "gid",
+        "ino",
+        "locks",
+        "mode",
+        "mount",
+        "mtime",
+        "nlink",
+        "rdev",
+        "refs",
+        "size",
+        "uid",
+        "version",
+        "xattr_frames",
+        "xattrs",
+    )
+
+    def __init__(self, mount: "Mount", mode: int, uid: int, gid: int, rdev: int = 0) -> None:
+        self.mount = mount
+        self.ino, self.gen = mount.next_identity()
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.rdev = rdev
+        self.nlink = 0
+        self.size = 0
+        self.version = 1
+        self.refs = 0
+        self.atime = self.btime = self.ctime = self.mtime = now()
+        self.xattrs: dict[bytes, bytes] | None = None
+        self.xattr_frames = 0
+        self.locks: RangeLocks | None = None
+
+    @property
+    def blocks(self) -> int:
+        """st_blocks: what its data really takes, in units of 512 bytes."""
+        return 0
+
+    @property
+    def is_dir(self) -> bool:
+        return False
+
+    def modified(self) -> None:
+        """Its data changed: new mtime, ctime and version."""
+        self.mtime = self.ctime = now()
+        self.version = self.version % 0xFFFFFFFF + 1
+
+    def accessed(self) -> None:
+        """Its data was read: a new atime under the rules of relatime (mount(8))."""
+        atime = self.atime
+        time_now = now()
+        if atime <= self.mtime or atime <= self.ctime or time_now - atime >= 86_400 * 10**9:
+            self.atime = time_now
+
+    def range_locks(self) -> RangeLocks:
+        if self.locks is None:
+            self.locks = RangeLocks()
+        return self.locks
+
+    def free(self) -> None:
+        """Give back all that it is charged for, its inode included."""
+        self.mount.blocks.give(self.xattr_frames)
+        self.mount.inodes.give(1)
+
+
+class FileNode(Node):
+    """A regular file; its data is in ``uobj``."""
+
+    __slots__ = ("uobj",)
+
+    def __init__(self, mount: "Mount", mode: int, uid: int, gid: int) -> None:
+        super().__init__(mount, stat.S_IFREG | mode, uid, gid)
+        self.uobj = VMObject(mount.arena, mount.blocks)
+
+    @property
+    def blocks(self) -> int:
+        return self.uobj.frames << 3
+
+    def free(self) -> None:
+        self.uobj.truncate(0)
+        super().free()
+
+
+class DirNode(Node):
+    """A directory.
+
+    Attributes:
+        entries: its names.
+        entry: its own name; a directory has just one.
+    """
+
+    __slots__ = ("entries", "entry")
+
+    def __init__(self, mount: "Mount", mode: int, uid: int, gid: int) -> None:
+        super().__init__(mount, stat.S_IFDIR | mode, uid, gid)
+        self.entries = Directory()
+        self.entry = Dirent(b"", self)
+        self.nlink = 1  # its own "."
+        self.size = 2 * DIRENT_SIZE
+
+    @property
+    def is_dir(self) -> bool:
+        return True
+
+    def enter(self, entry: Dirent) -> None:
+        """Give ``entry`` a place here under its name, which is free."""
+        self.entries.add(entry)
+        entry.parent = self
+        self._resized(DIRENT_SIZE, entry.node.is_dir)
+
+    def leave(self, entry: Dirent) -> None:
+        """Take ``entry`` out of here."""
+        self.entries.remove(entry)
+        entry.parent = None
+        self._resized(-DIRENT_SIZE, entry.node.is_dir)
+
+    def _resized(self, delta: int, subdirectory: bool) -> None:
+        self.size += delta
+        if subdirectory:  # its ".." is a link to here
+            self.nlink += 1 if delta > 0 else -1
+        self.modified()
+
+
+class SymlinkNode(Node):
+    """A symbolic link to ``target``."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, mount: "Mount", target: bytes, uid: int, gid: int) -> None:
+        super().__init__(mount, stat.S_IFLNK | 0o777, uid, gid)
+        self.target = target
+        self.size = len(target)
+
+
+def vref(node: Node) -> None:
+    """Hold the node: it stays usable without a name until :func:`vrele`."""
+    node.refs += 1
+
+
+def vrele(node: Node) -> None:
+    """Let go of the node; it is freed when nobody holds it and it has no name."""
+    node.refs -= 1
+    if not node.refs and not node.nlink:
+        del node.mount.orphans[node.ino]
+        node.free()

@@ -1,0 +1,98 @@
+"""Extended attributes (xattr(7)), POSIX ACLs among them.
+
+Rules of this file:
+
+* Names and values are charged to the mount's blocks, a node's together rounded up to frames.
+* The namespaces are Linux': ``user.`` (regular files and directories only), ``trusted.``,
+  ``security.``, and of ``system.`` the two POSIX ACLs.
+"""
+
+import errno
+import stat
+
+from .directory import NAME_MAX
+from .frames import FRAME
+from .node import Node, now
+from .vnops import fail
+
+#: The largest value in bytes (XATTR_SIZE_MAX of <linux/limits.h>).
+VALUE_MAX = 65536
+
+ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+
+
+def getxattr(node: Node, name: bytes) -> bytes:
+    """The value of an attribute.
+
+    Raises:
+        OSError: ENODATA; EOPNOTSUPP, no such namespace.
+    """
+    _check_namespace(node, name)
+    value = (node.xattrs or {}).get(name)
+    if value is None:
+        fail(errno.ENODATA)
+    return value
+
+
+def listxattr(node: Node) -> bytes:
+    """All names, each followed by a NUL."""
+    return b"".join(name + b"\0" for name in node.xattrs or ())
+
+
+def setxattr(
+    node: Node, name: bytes, value: bytes, create: bool = False, replace: bool = False
+) -> None:
+    """Set an attribute; ``create``: it must be new, ``replace``: it must be there.
+
+    Raises:
+        OSError: EEXIST, ENODATA; ERANGE, bad length of the name; E2BIG, of the value;
+            EOPNOTSUPP, EPERM: see :func:`_check_namespace`; ENOSPC.
+    """
+    _check_namespace(node, name)
+    if node.mode >> 12 not in (stat.S_IFREG >> 12, stat.S_IFDIR >> 12) and name[:5] == b"user.":
+        fail(errno.EPERM)
+    if len(value) > VALUE_MAX:
+        fail(errno.E2BIG)
+    xattrs = node.xattrs or {}
+    if create and name in xattrs:
+        fail(errno.EEXIST)
+    if replace and name not in xattrs:
+        fail(errno.ENODATA)
+    _store(node, {**xattrs, name: value})
+
+
+def removexattr(node: Node, name: bytes) -> None:
+    """Remove an attribute.
+
+    Raises:
+        OSError: ENODATA; EOPNOTSUPP, no such namespace.
+    """
+    getxattr(node, name)
+    _store(node, {key: value for key, value in (node.xattrs or {}).items() if key != name})
+
+
+def _check_namespace(node: Node, name: bytes) -> None:
+    """Refuse what is no attribute's name.
+
+    Raises:
+        OSError: ERANGE, it is too long or lacks what follows the namespace; EOPNOTSUPP.
+    """
+    namespace, _, rest = name.partition(b".")
+    if namespace in (b"user", b"trusted", b"security"):
+        if not rest or len(name) > NAME_MAX:
+            fail(errno.ERANGE if rest else errno.EINVAL)
+    elif name not in ACLS or stat.S_ISLNK(node.mode):
+        fail(errno.EOPNOTSUPP)
+
+
+def _store(node: Node, xattrs: dict[bytes, bytes]) -> None:
+    """Make these the node's attributes, if what they take fits."""
+    size = sum(len(name) + len(value) for name, value in xattrs.items())
+    frames = -(-size // FRAME)
+    if frames > node.xattr_frames:
+        node.mount.blocks.take(frames - node.xattr_frames)
+    else:
+        node.mount.blocks.give(node.xattr_frames - frames)
+    node.xattr_frames = frames
+    node.xattrs = xattrs or None
+    node.ctime = now()
