@@ -98,7 +98,7 @@ async def serve(config: Config) -> None:
     try:
         for address in config.listen:
             bound = server.listen(address)
-            log.info("ready", address=str(bound), mount=_mount_command(bound, config.msize))
+            print(f"ready: {bound}  mount: {_mount_command(bound, config.msize)}", flush=True)
         await stop.wait()
         log.info("stopping")
     finally:
