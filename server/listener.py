@@ -15,6 +15,7 @@ from tmpfs_core.mount import Mount
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection
 from .fids import Client
+from .pager import Pager
 from .session import Session
 
 log = structlog.get_logger()
@@ -37,11 +38,13 @@ class Server:
 
     Args:
         mount: what is served.
+        pager: brings in what is not in RAM.
         msize: the largest message offered, in bytes.
     """
 
-    def __init__(self, mount: Mount, msize: int) -> None:
+    def __init__(self, mount: Mount, pager: Pager, msize: int) -> None:
         self._mount = mount
+        self._pager = pager
         self._msize = msize
         self._buffers = Buffers()
         self._listening: list[socket.socket] = []
@@ -108,7 +111,8 @@ class Server:
 
     def _make_session(self, ready: Callable[[], None]) -> Session:
         client = Client(self._mount, LOCK_WAIT)
-        return Session(client, self._msize, asyncio.get_running_loop().create_task, ready)
+        spawn = asyncio.get_running_loop().create_task
+        return Session(client, self._msize, spawn, self._pager.provide, ready)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -11,10 +11,12 @@ import os
 from dataclasses import dataclass
 
 from .access import ROOT
+from .accounting import Budget
 from .directory import NAME_MAX
-from .frames import FRAME, Arena
+from .frames import FRAME
+from .memory import Memory
 from .node import DirNode, FileNode, Node
-from .vmobject import Budget
+from .vnode import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +36,24 @@ class Mount:
     """A tmpfs.
 
     Args:
+        memory: RAM and swap for its pages.
         size: bytes of file data (and extended attributes) that fit, rounded down to frames.
         nr_inodes: nodes and further hard links that fit.
         mode, uid, gid: of the root directory, as in tmpfs(5).
-
-    Raises:
-        OSError: ENOMEM, the host refuses the address space for ``size``.
     """
 
     def __init__(
-        self, size: int, nr_inodes: int, mode: int = 0o1777, uid: int = ROOT.uid, gid: int = 0
+        self,
+        memory: Memory,
+        size: int,
+        nr_inodes: int,
+        mode: int = 0o1777,
+        uid: int = ROOT.uid,
+        gid: int = 0,
     ) -> None:
+        self.memory = memory
         self.blocks = Budget(size // FRAME)
         self.inodes = Budget(nr_inodes)
-        self.arena = Arena(self.blocks.limit)
         self._last_ino = 0
         self._first_gen = int.from_bytes(os.urandom(4), "little")
         #: Nodes without a name that somebody still holds, by ino.
@@ -94,8 +100,8 @@ class Mount:
         for node in nodes.values():
             blocks += node.xattr_frames
             if isinstance(node, FileNode):
-                node.uobj.check()
-                blocks += node.uobj.frames
+                check(node.uobj, node.vnode)
+                blocks += node.uobj.charged
             if not node.is_dir:
                 assert node.nlink == links.get(node.ino, 0)
         assert all(node.refs and not node.nlink for node in self.orphans.values())
