@@ -12,7 +12,9 @@ Rules of this file:
   is used again: no file can see another's old bytes.
 """
 
+import errno
 import mmap
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -102,11 +104,11 @@ class Arena:
     """
 
     def __init__(self, frames: int) -> None:
-        self._map = mmap.mmap(
-            -1,
-            max(frames, 1) * BLOCK,
-            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
-        )
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        try:
+            self._map = mmap.mmap(-1, max(frames, 1) * BLOCK, flags=flags)
+        except OverflowError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
         self._map.madvise(mmap.MADV_NOHUGEPAGE)  # a frame in use must cost a frame, not 2 MiB
         self._map.madvise(mmap.MADV_DONTDUMP)  # file data has no place in a core dump
         self._memory = memoryview(self._map)

@@ -9,6 +9,7 @@ Rules of this file:
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .accounting import Budget, Counters
@@ -61,6 +62,18 @@ class Memory:
     def writable(self) -> int:
         """Frames that may be written to now."""
         return max(0, self.ram.limit - self.ram.used - self.reserve)
+
+    def statistics(self) -> dict[str, int]:
+        """What is where, in bytes, and all counters since the start (see :class:`.Counters`)."""
+        in_use = sum(page.mask.bit_count() for vp in self.active for page in vp.pages.values())
+        return {
+            "ram": self.ram.limit * FRAME,
+            "resident": self.ram.used * FRAME,
+            "in_use": in_use * FRAME,
+            "swapped": self.swapped * FRAME,
+            "swap_used": (self.swap.used if self.swap else 0) * FRAME,
+            **asdict(self.counters),
+        }
 
     def release(self, pages: list[Page]) -> int:
         """Free pages that have no owner any more; how many frames they held."""
