@@ -12,7 +12,11 @@ Rules of this file:
   is used again: no file can see another's old bytes.
 """
 
+import errno
 import mmap
+import os
+import sys
+from contextlib import suppress
 
 FRAME = 4096
 FRAME_SHIFT = 12
@@ -58,12 +62,16 @@ class Arena:
     """
 
     def __init__(self, frames: int) -> None:
+        length = max(frames, 1) * BLOCK
+        if length > sys.maxsize:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self._map = mmap.mmap(
             -1,
-            max(frames, 1) * BLOCK,
+            length,
             flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
         )
-        self._map.madvise(mmap.MADV_NOHUGEPAGE)  # a frame in use must cost a frame, not 2 MiB
+        with suppress(OSError):  # EINVAL: a kernel without huge pages
+            self._map.madvise(mmap.MADV_NOHUGEPAGE)  # a frame in use must cost a frame, not 2 MiB
         self._map.madvise(mmap.MADV_DONTDUMP)  # file data has no place in a core dump
         self._memory = memoryview(self._map)
         self._fresh = 0  # blocks from here on were never handed out

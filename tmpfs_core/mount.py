@@ -3,7 +3,7 @@
 Rules of this file:
 
 * Sizes are bytes outside and frames (4 KiB) inside; what is charged is what is held, exactly.
-* File data and extended attributes are charged to ``blocks``; each node, and each further hard
+* File data, long symbolic links and extended attributes are charged to ``blocks``; each node, and each further hard
   link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be limited).
 """
 
@@ -96,6 +96,8 @@ class Mount:
             if isinstance(node, FileNode):
                 node.uobj.check()
                 blocks += node.uobj.frames
+            elif not node.is_dir:
+                blocks += node.blocks >> 3
             if not node.is_dir:
                 assert node.nlink == links.get(node.ino, 0)
         assert all(node.refs and not node.nlink for node in self.orphans.values())

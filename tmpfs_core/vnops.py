@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from .access import Cred, mode_after_write, without_privilege_bits
 from .directory import NAME_MAX, Dirent
-from .node import DirNode, FileNode, Node, SymlinkNode, now
+from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
 
 PATH_MAX = 4096
 #: The largest size of a file, in bytes (off_t).
@@ -83,7 +83,13 @@ def symlink(parent: Node, name: bytes, target: bytes, cred: Cred, gid: int) -> D
     if b"\0" in target:
         fail(errno.EINVAL)
     directory = _new_place(parent, name)
+    frames = target_frames(target)
     directory.mount.inodes.take(1)
+    try:
+        directory.mount.blocks.take(frames)
+    except OSError:
+        directory.mount.inodes.give(1)
+        raise
     gid = _inherited_gid(directory, gid)
     return _enter(directory, name, SymlinkNode(directory.mount, target, cred.uid, gid))
 
@@ -114,9 +120,9 @@ def link(node: Node, parent: Node, name: bytes) -> Dirent:
     Raises:
         OSError: EPERM, a directory; ENOENT, it has no name any more; else as :func:`create`.
     """
+    directory = _new_place(parent, name)
     if node.is_dir:
         fail(errno.EPERM)
-    directory = _new_place(parent, name)
     if not node.nlink:
         fail(errno.ENOENT)
     directory.mount.inodes.take(1)
@@ -130,6 +136,8 @@ def unlink(parent: Node, name: bytes) -> None:
     Raises:
         OSError: EISDIR; else as :func:`lookup`.
     """
+    if name in (b".", b".."):
+        fail(errno.EISDIR)
     entry = lookup(parent, name)
     if entry.node.is_dir:
         fail(errno.EISDIR)
@@ -234,10 +242,11 @@ def read(node: Node, offset: int, count: int) -> list[memoryview]:
     """
     if not isinstance(node, FileNode):
         fail(errno.EISDIR if node.is_dir else errno.EINVAL)
+    if count > 0:
+        node.accessed()
     count = min(count, node.size - offset)
     if count <= 0:
         return []
-    node.accessed()
     return node.uobj.read(offset, count)
 
 
