@@ -3,8 +3,9 @@
 Rules of this file:
 
 * Sizes are bytes outside and frames (4 KiB) inside; what is charged is what is held, exactly.
-* File data, long symbolic links and extended attributes are charged to ``blocks``; each node, and each further hard
-  link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be limited).
+* File data, long symbolic links and extended attributes are charged to ``blocks``; each node, and
+  each further hard link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be
+  limited).
 """
 
 import os
