@@ -95,7 +95,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     memory = _memory(config)
-    mount = Mount(memory, config.size, config.nr_inodes, config.mode, config.uid, config.gid)
+    mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory)
     pager = Pager(memory)
     server = Server(mount, pager, config.msize)
     try:

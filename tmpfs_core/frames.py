@@ -15,6 +15,9 @@ Rules of this file:
 import errno
 import mmap
 import os
+import sys
+from array import array
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,16 +107,20 @@ class Arena:
     """
 
     def __init__(self, frames: int) -> None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-        try:
-            self._map = mmap.mmap(-1, max(frames, 1) * BLOCK, flags=flags)
-        except OverflowError:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
-        self._map.madvise(mmap.MADV_NOHUGEPAGE)  # a frame in use must cost a frame, not 2 MiB
+        length = max(frames, 1) * BLOCK
+        if length > sys.maxsize:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        self._map = mmap.mmap(
+            -1,
+            length,
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
+        )
+        with suppress(OSError):  # EINVAL: a kernel without huge pages
+            self._map.madvise(mmap.MADV_NOHUGEPAGE)  # a frame in use must cost a frame, not 2 MiB
         self._map.madvise(mmap.MADV_DONTDUMP)  # file data has no place in a core dump
         self._memory = memoryview(self._map)
         self._fresh = 0  # blocks from here on were never handed out
-        self._free: list[int] = []
+        self._free = array("Q")  # no int objects, which would keep the memory around them
 
     def allocate(self, owner: "VMObject", pindex: int) -> Page:
         """A page with no frame in use; the caller sets its mask before it allocates another."""

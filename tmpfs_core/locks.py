@@ -58,7 +58,8 @@ class RangeLocks:
         blocker = self.conflict(wanted)
         if blocker is None:
             downgraded = self._cut(wanted.owner, wanted.start, wanted.stop)
-            self.held.append(self._merged(wanted))
+            merged = self._merged(wanted)
+            self.held.append(merged)
             if downgraded and not wanted.exclusive:
                 self._notify()
         return blocker

@@ -42,7 +42,7 @@ class Memory:
         #: Page-out starts when fewer frames are free, and stops when more are.
         self.low = self.reserve + frames // 32
         self.high = self.reserve + frames // 16
-        self.replacement = Replacement()
+        self.replacement: Replacement[Page] = Replacement()
         #: Frames whose bytes are in swap, or zeros that need no place there.
         self.swapped = 0
         #: The vnodes that are active.

@@ -3,8 +3,9 @@
 Rules of this file:
 
 * Sizes are bytes outside and frames (4 KiB) inside; what is charged is what is held, exactly.
-* File data and extended attributes are charged to ``blocks``; each node, and each further hard
-  link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be limited).
+* File data, long symbolic links and extended attributes are charged to ``blocks``; each node, and
+  each further hard link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be
+  limited).
 """
 
 import os
@@ -36,22 +37,25 @@ class Mount:
     """A tmpfs.
 
     Args:
-        memory: RAM and swap for its pages.
         size: bytes of file data (and extended attributes) that fit, rounded down to frames.
         nr_inodes: nodes and further hard links that fit.
         mode, uid, gid: of the root directory, as in tmpfs(5).
+        memory: RAM and swap for its pages; else it gets RAM for all of its size.
+
+    Raises:
+        OSError: ENOMEM, the host refuses the address space.
     """
 
     def __init__(
         self,
-        memory: Memory,
         size: int,
         nr_inodes: int,
         mode: int = 0o1777,
         uid: int = ROOT.uid,
         gid: int = 0,
+        memory: Memory | None = None,
     ) -> None:
-        self.memory = memory
+        self.memory = memory or Memory(size // FRAME)
         self.blocks = Budget(size // FRAME)
         self.inodes = Budget(nr_inodes)
         self._last_ino = 0
@@ -102,6 +106,8 @@ class Mount:
             if isinstance(node, FileNode):
                 check(node.uobj, node.vnode)
                 blocks += node.uobj.charged
+            elif not node.is_dir:
+                blocks += node.blocks >> 3
             if not node.is_dir:
                 assert node.nlink == links.get(node.ino, 0)
         assert all(node.refs and not node.nlink for node in self.orphans.values())

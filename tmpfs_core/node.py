@@ -199,6 +199,19 @@ class SymlinkNode(Node):
         self.target = target
         self.size = len(target)
 
+    @property
+    def blocks(self) -> int:
+        return target_frames(self.target) << 3
+
+    def free(self) -> None:
+        self.mount.blocks.give(target_frames(self.target))
+        super().free()
+
+
+def target_frames(target: bytes) -> int:
+    """Frames charged for the target of a symbolic link: one if it is long, as in mm/shmem.c."""
+    return int(len(target) >= 128)
+
 
 def vref(node: Node) -> None:
     """Hold the node: it stays usable without a name until :func:`vrele`."""

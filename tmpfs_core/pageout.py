@@ -88,7 +88,7 @@ class Laundry:
             if page.laundry is not self:  # written to, or freed, meanwhile
                 memory.free_copy(copy)
                 if alive:
-                    memory.replacement.insert(page)
+                    memory.replacement.give_back(page)
                 continue
             page.laundry = None
             if not done:
@@ -102,7 +102,7 @@ class Laundry:
             if isinstance(page.owner, Uobj):
                 self._evict(page)
             else:  # in use again
-                memory.replacement.insert(page)
+                memory.replacement.give_back(page)
         if not done:
             memory.stuck = True
 

@@ -30,8 +30,6 @@ from .vmobject import Uobj, VMObject, move
 
 #: Blocks that are read ahead for a sequential reader at first, and at the most (1 MiB).
 AHEAD_MIN, AHEAD_MAX = 2, 16
-#: What a page's heat becomes when it is used; see :mod:`.replacement`.
-HOT = 1
 
 Place = tuple[Uobj, int]
 
@@ -73,11 +71,12 @@ class Vnode(VMObject):
         usecount: how many have it open.
     """
 
-    __slots__ = ("_ahead", "_expected", "bufs", "uobj", "usecount")
+    __slots__ = ("_ahead", "_expected", "bufs", "replacement", "uobj", "usecount")
 
     def __init__(self, uobj: Uobj) -> None:
         super().__init__(uobj.ino)
         self.uobj = uobj
+        self.replacement = uobj.memory.replacement
         self.bufs: dict[int, Buf] = {}
         self.usecount = 0
         uobj.memory.active.add(self)
@@ -132,7 +131,7 @@ def bread(vp: Vnode, block: int) -> Buf | None:
             page.ahead = False
             counters.readahead_hits += 1
         buf = vp.bufs[block] = Buf(page)
-    buf.page.heat = HOT
+    buf.page.heat = vp.replacement.generation
     return buf
 
 
@@ -177,6 +176,7 @@ def read(vp: Vnode, offset: int, count: int) -> list[memoryview]:
         vp.read_ahead(offset, offset + count)
         _require(vp, offset, count)
     bufs = vp.bufs
+    generation = vp.replacement.generation
     views: list[memoryview] = []
     while count > 0:
         block = offset >> BLOCK_SHIFT
@@ -184,7 +184,7 @@ def read(vp: Vnode, offset: int, count: int) -> list[memoryview]:
         length = min(BLOCK - start, count)
         buf = bufs.get(block)
         if buf is not None:
-            buf.page.heat = HOT
+            buf.page.heat = generation
         elif views and block in vp.uobj.swapped:
             break  # lost: what is before it can be had
         else:
@@ -245,7 +245,7 @@ def write(vp: Vnode, offset: int, data: memoryview) -> int:
         assert buf is not None
         buf.mem[start:stop] = data[done : done + stop - start]
         bdwrite(vp, buf)
-        buf.page.heat = HOT
+        buf.page.heat = vp.replacement.generation
         done += stop - start
     if memory.ram.free < memory.low:
         memory.on_pressure()

@@ -17,7 +17,7 @@ from typing import NoReturn
 from . import vnode as vm
 from .access import Cred, mode_after_write, without_privilege_bits
 from .directory import NAME_MAX, Dirent
-from .node import DirNode, FileNode, Node, SymlinkNode, now
+from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
 from .vnode import Vnode
 
 PATH_MAX = 4096
@@ -85,7 +85,13 @@ def symlink(parent: Node, name: bytes, target: bytes, cred: Cred, gid: int) -> D
     if b"\0" in target:
         fail(errno.EINVAL)
     directory = _new_place(parent, name)
+    frames = target_frames(target)
     directory.mount.inodes.take(1)
+    try:
+        directory.mount.blocks.take(frames)
+    except OSError:
+        directory.mount.inodes.give(1)
+        raise
     gid = _inherited_gid(directory, gid)
     return _enter(directory, name, SymlinkNode(directory.mount, target, cred.uid, gid))
 
@@ -116,9 +122,9 @@ def link(node: Node, parent: Node, name: bytes) -> Dirent:
     Raises:
         OSError: EPERM, a directory; ENOENT, it has no name any more; else as :func:`create`.
     """
+    directory = _new_place(parent, name)
     if node.is_dir:
         fail(errno.EPERM)
-    directory = _new_place(parent, name)
     if not node.nlink:
         fail(errno.ENOENT)
     directory.mount.inodes.take(1)
@@ -132,6 +138,8 @@ def unlink(parent: Node, name: bytes) -> None:
     Raises:
         OSError: EISDIR; else as :func:`lookup`.
     """
+    if name in (b".", b".."):
+        fail(errno.EISDIR)
     entry = lookup(parent, name)
     if entry.node.is_dir:
         fail(errno.EISDIR)
@@ -252,11 +260,10 @@ def read(node: Node, offset: int, count: int) -> list[memoryview]:
     """
     file = _file(node)
     assert file.vnode is not None
-    count = min(count, file.size - offset, file.mount.memory.io_max)
-    if count <= 0:
-        return []
-    views = vm.read(file.vnode, offset, count)
-    file.accessed()
+    wanted = min(count, file.size - offset, file.mount.memory.io_max)
+    views = vm.read(file.vnode, offset, wanted) if wanted > 0 else []
+    if count > 0:
+        file.accessed()
     return views
 
 

@@ -49,8 +49,7 @@ def setxattr(
             EOPNOTSUPP, EPERM: see :func:`_check_namespace`; ENOSPC.
     """
     _check_namespace(node, name)
-    if node.mode >> 12 not in (stat.S_IFREG >> 12, stat.S_IFDIR >> 12) and name[:5] == b"user.":
-        fail(errno.EPERM)
+    _check_user(node, name)
     if len(value) > VALUE_MAX:
         fail(errno.E2BIG)
     xattrs = node.xattrs or {}
@@ -67,8 +66,16 @@ def removexattr(node: Node, name: bytes) -> None:
     Raises:
         OSError: ENODATA; EOPNOTSUPP, no such namespace.
     """
+    _check_namespace(node, name)
+    _check_user(node, name)
     getxattr(node, name)
     _store(node, {key: value for key, value in (node.xattrs or {}).items() if key != name})
+
+
+def _check_user(node: Node, name: bytes) -> None:
+    """Refuse a change of a ``user.`` attribute on what can not have any: EPERM."""
+    if name.startswith(b"user.") and not (stat.S_ISREG(node.mode) or node.is_dir):
+        fail(errno.EPERM)
 
 
 def _check_namespace(node: Node, name: bytes) -> None:
@@ -77,10 +84,12 @@ def _check_namespace(node: Node, name: bytes) -> None:
     Raises:
         OSError: ERANGE, it is too long or lacks what follows the namespace; EOPNOTSUPP.
     """
-    namespace, _, rest = name.partition(b".")
-    if namespace in (b"user", b"trusted", b"security"):
-        if not rest or len(name) > NAME_MAX:
-            fail(errno.ERANGE if rest else errno.EINVAL)
+    if not 0 < len(name) <= NAME_MAX:
+        fail(errno.ERANGE)
+    namespace, dot, rest = name.partition(b".")
+    if dot and namespace in (b"user", b"trusted", b"security"):
+        if not rest or b"\0" in name:
+            fail(errno.EINVAL)
     elif name not in ACLS or stat.S_ISLNK(node.mode):
         fail(errno.EOPNOTSUPP)
 

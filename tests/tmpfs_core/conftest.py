@@ -1,0 +1,51 @@
+"""Fixtures of the core's tests; every mount is checked for its invariants after the test."""
+
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from tmpfs_core import vnops
+from tmpfs_core.access import ROOT
+from tmpfs_core.mount import Mount
+from tmpfs_core.node import vref
+
+from .support import Clock, World, put
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """A mount of 1 MiB (256 frames) and 64 inodes."""
+    mount = Mount(size=1 << 20, nr_inodes=64)
+    yield mount
+    mount.check()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def world(mount: Mount) -> World:
+    root = mount.root
+    file = vnops.create(root, b"file", 0o644, ROOT, 0)
+    put(file.node, b"hello")
+    full = vnops.mkdir(root, b"full", 0o755, ROOT, 0)
+    world = World(
+        mount=mount,
+        root=root,
+        file=file,
+        other=vnops.link(file.node, root, b"other"),
+        empty=vnops.mkdir(root, b"empty", 0o755, ROOT, 0),
+        full=full,
+        inner=vnops.create(full.node, b"inner", 0o644, ROOT, 0),
+        symlink=vnops.symlink(root, b"symlink", b"to/where", ROOT, 0),
+        fifo=vnops.mknod(root, b"fifo", stat.S_IFIFO | 0o644, 0, ROOT, 0),
+        gone=vnops.create(root, b"gone", 0o644, ROOT, 0),
+        gone_dir=vnops.mkdir(root, b"gone_dir", 0o755, ROOT, 0),
+    )
+    for entry in (world.gone, world.gone_dir):
+        vref(entry.node)
+        vnops.remove(entry)
+    return world
