@@ -125,7 +125,7 @@ class Connection:
             return
         self._keep(buffer, start, stop)
         self._send()
-        if self._held and not self._session.needed:
+        if self._open and self._held and not self._session.needed:
             self._loop.remove_reader(self._sock)  # first what is here already
             self._loop.call_soon(self._resume)
 
