@@ -365,7 +365,7 @@ async def test_stopping_does_not_wait_for_ever(
     monkeypatch.setattr(listener, "GRACE", 0.0)
     peer = await ask_for_much(server, tmp_path / "t9.sock")
     await server.stop()
-    assert len(await peer.last_replies()) < 5
+    assert await peer.last_replies() == []  # not even the first came whole
     await peer.close()
 
 
