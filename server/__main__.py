@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def _mount_command(address: Address, msize: int) -> str:
     options = f"version=9p2000.L,msize={min(msize, 1 << 20)}"
     if isinstance(address, Tcp):
         return f"mount -t 9p -o trans=tcp,port={address.port},{options} {address.host} /mnt"
-    return f"mount -t 9p -o trans=unix,{options} {address.path} /mnt"
+    return f"mount -t 9p -o trans=unix,{options} {shlex.quote(address.path)} /mnt"
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ def _msize(text: str) -> int:
 
 def _count(text: str) -> int:
     value = size(text)
-    if not value or "%" in text:
-        raise ValueError("a number from 1, with k, m, g")
+    if not 0 < value < 1 << 63 or "%" in text:
+        raise ValueError("a number from 1 to 2^63 - 1, with k, m, g, t")
     return value
 
 
@@ -255,7 +255,13 @@ def _read_toml(file: Path) -> dict[str, list[str]]:
     if unknown:
         known = ", ".join(OPTIONS)
         raise ConfigError(f"{file}: {unknown[0]}: no such key; there are: {known}")
-    return {
-        key: [str(item) for item in value] if isinstance(value, list) else [str(value)]
-        for key, value in table.items()
-    }
+    return {key: _texts(file, key, value) for key, value in table.items()}
+
+
+def _texts(file: Path, key: str, value: Any) -> list[str]:
+    """A value of TOML as texts, as the command line has them."""
+    if value == []:
+        raise ConfigError(f"{file}: {key}: [] is not allowed; it takes at least one value")
+    if key == "mode" and isinstance(value, int):
+        return [f"{value:o}"]  # 0o755 is 493 by now
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]

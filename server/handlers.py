@@ -185,8 +185,10 @@ def remove(client: Client, tag: int, fid: int) -> Reply:
     """Removes the name by which the fid was reached; forgets the fid in any case."""
     held = client.fids.get(fid)
     try:
-        if held is not None:
+        if held is not None and held.xattr is None:
             vnops.remove(held.entry)
+        else:
+            refuse(errno.EBADF)
     finally:
         client.clunk(fid)
     return m.Rremove.pack(tag)
@@ -532,13 +534,12 @@ async def _lock_when_free(
     locks.waiters.append(released.set)
     try:
         async with asyncio.timeout(client.lock_wait):
-            while True:
-                await released.wait()
-                released.clear()
-                if client.get(fid) is not wanted.handle:
-                    refuse(errno.EBADF)
+            while client.get(fid) is wanted.handle:
                 if locks.acquire(wanted) is None:
                     return m.Rlock.pack(tag, LOCK_SUCCESS)
+                await released.wait()
+                released.clear()
+            refuse(errno.EBADF)
     except TimeoutError:
         return m.Rlock.pack(tag, LOCK_BLOCKED)
     finally:

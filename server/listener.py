@@ -61,6 +61,8 @@ class Server:
             sock = _bound_tcp(address) if isinstance(address, Tcp) else _bound_unix(address)
         except OSError as error:
             raise ListenError(f"{address}: {error.strerror or error}") from None
+        except ValueError as error:  # a name that can be no host's, a path with a NUL
+            raise ListenError(f"{address}: {error}") from None
         self._listening.append(sock)
         self._resume_accepting(sock)
         if isinstance(address, Tcp):

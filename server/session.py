@@ -112,6 +112,8 @@ class Session:
                 reply = Rlerror.pack(tag, errno_of(error))
             start = end
             if isinstance(reply, bytes):
+                if len(reply) > self.frame_max:
+                    reply = Rlerror.pack(tag, errno.EMSGSIZE)
                 self.out.append(reply)
             elif isinstance(reply, list):
                 self.out += reply

@@ -1,0 +1,13 @@
+"""Fixtures of the fault tests."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Faults are tried on the loop that the command uses."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -1,0 +1,463 @@
+"""connection: real sockets; what comes in pieces, in heaps, or does not get away."""
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from server.connection import IOV_MAX, SCRATCH, Buffers, Connection
+from server.fids import Client
+from server.session import BATCH, Session
+from server.wire import constants as c
+from server.wire import messages as m
+from server.wire.codec import HEADER
+from tmpfs_core.mount import Mount
+
+from .peer import GUARD, ROOT, SocketPeer
+from .test_handlers_locks import tlock
+
+MSIZE = 1 << 20
+STATFS = m.Tstatfs(ROOT)
+
+
+class Link:
+    """Connections to test, each with a peer at its other end.
+
+    Attributes:
+        gone: how often a connection told that it has ended.
+        ended: set when one has.
+        failures: what callbacks of the loop raised.
+    """
+
+    def __init__(self, mount: Mount) -> None:
+        self.gone = 0
+        self.ended = asyncio.Event()
+        self.failures: list[dict[str, object]] = []
+        self.connections: list[Connection] = []
+        self.peers: list[SocketPeer] = []
+        self._mount = mount
+        self._buffers = Buffers()
+
+    async def connect(
+        self,
+        pair: tuple[socket.socket, socket.socket] | None = None,
+        session: type[Session] = Session,
+    ) -> SocketPeer:
+        """A peer of a new connection; ``pair``: its server's and client's sockets."""
+        ours, theirs = pair or socket.socketpair()
+        self.serve(ours, session)
+        if theirs.family == socket.AF_UNIX:
+            peer = SocketPeer(*await asyncio.open_unix_connection(sock=theirs))
+        else:
+            peer = SocketPeer(*await asyncio.open_connection(sock=theirs))
+        self.peers.append(peer)
+        return peer
+
+    def serve(self, sock: socket.socket, session: type[Session] = Session) -> None:
+        """Serve the client at the other end of ``sock``."""
+        loop = asyncio.get_running_loop()
+
+        def make_session(ready: Callable[[], None]) -> Session:
+            return session(Client(self._mount, 3600.0), MSIZE, loop.create_task, ready)
+
+        sock.setblocking(False)
+        self.connections.append(Connection(sock, "peer", self._buffers, make_session, self._ended))
+
+    async def begin(self) -> SocketPeer:
+        return await (await self.connect()).begin(MSIZE)
+
+    def _ended(self, connection: Connection) -> None:
+        assert connection in self.connections
+        self.gone += 1
+        self.ended.set()
+
+
+@pytest.fixture
+async def link(mount: Mount) -> AsyncIterator[Link]:
+    """Connections; when they are over, nothing may be left, and no callback may have failed."""
+    link = Link(mount)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: link.failures.append(context))
+    yield link
+    for connection in link.connections:
+        connection.close("the test is over")
+    for peer in link.peers:
+        await peer.close()
+    assert link.gone == len(link.connections)
+    assert not link.failures
+    assert not mount.orphans
+
+
+@pytest.fixture
+async def peer(link: Link) -> SocketPeer:
+    """A peer on a unix socket that has agreed on 1 MiB and attached fid ROOT."""
+    return await link.begin()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        return listening.accept()[0], theirs
+
+
+def narrow_pair() -> tuple[socket.socket, socket.socket]:
+    """Sockets that hold very little on the way to the client."""
+    pair = socket.socketpair()
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return pair
+
+
+async def pump(steps: int = 20) -> None:
+    """Let everything happen that can."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+async def tags(peer: SocketPeer, count: int) -> list[int]:
+    """The tags of the next replies."""
+    return [(await peer.reply())[0] for _ in range(count)]
+
+
+# In pieces and in heaps
+
+
+@pytest.mark.parametrize("pair_of", [socket.socketpair, tcp_pair])
+async def test_a_request_and_its_reply(
+    link: Link, pair_of: Callable[[], tuple[socket.socket, socket.socket]]
+) -> None:
+    peer = await (await link.connect(pair_of())).begin()
+    file = await peer.create(b"file", b"data")
+    assert (await peer.call(m.Tread(file, 0, 10))).data == b"data"
+
+
+async def test_requests_come_byte_by_byte(peer: SocketPeer) -> None:
+    for byte in STATFS.frame(1) + m.Tmkdir(ROOT, b"dir", 0o755, 0).frame(2):
+        peer.feed(bytes([byte]))
+        await pump()
+    assert await tags(peer, 2) == [1, 2]
+
+
+async def test_requests_are_cut_at_every_place(peer: SocketPeer) -> None:
+    stream = b"".join(STATFS.frame(tag) for tag in (1, 2, 3))
+    for cut in range(len(stream)):
+        peer.feed(stream[:cut])
+        await pump()
+        peer.feed(stream[cut:])
+        assert await tags(peer, 3) == [1, 2, 3]
+
+
+async def test_several_requests_in_one_send(peer: SocketPeer) -> None:
+    peer.feed(b"".join(STATFS.frame(tag) for tag in range(100)))
+    assert await tags(peer, 100) == list(range(100))
+
+
+async def test_more_requests_in_one_send_than_one_pass_handles(peer: SocketPeer) -> None:
+    count = 3 * BATCH + 5
+    peer.feed(b"".join(STATFS.frame(tag) for tag in range(count)) + STATFS.frame(9999)[:8])
+    assert await tags(peer, count) == list(range(count))
+    peer.feed(STATFS.frame(9999)[8:])
+    assert await tags(peer, 1) == [9999]
+
+
+async def test_other_connections_have_their_turn_between_passes(link: Link) -> None:
+    busy, other = await link.begin(), await link.begin()
+    log = await busy.create(b"log", flags=c.O_WRONLY | c.O_APPEND)
+    same = await other.open(b"log")
+    count = 20 * BATCH
+    busy.feed(b"".join(m.Twrite(log, 0, b".").frame(1) for _ in range(count)))
+    assert await other.size(same) < count
+    assert await tags(busy, count) == [1] * count
+    assert await other.size(same) == count
+
+
+@pytest.mark.parametrize("size", [SCRATCH - 1, SCRATCH, SCRATCH + 1, MSIZE])
+async def test_large_frames(peer: SocketPeer, size: int) -> None:
+    data = os.urandom(size - 23)
+    file = await peer.create(b"file")
+    for _ in range(2):  # the second time in a buffer that was used before
+        assert (await peer.call(m.Twrite(file, 0, data))).count == len(data)
+        read = (await peer.call(m.Tread(file, 0, MSIZE))).data
+        assert read == data[: MSIZE - c.IOHDRSZ]
+        data = data[::-1]
+
+
+async def test_a_large_frame_with_small_ones_around_it(peer: SocketPeer) -> None:
+    file = await peer.create(b"file")
+    small = b"".join(STATFS.frame(tag) for tag in range(2, 50))
+    for _ in range(6):
+        peer.feed(STATFS.frame(0) + m.Twrite(file, 0, b"x" * 400_000).frame(1) + small)
+        assert await tags(peer, 50) == list(range(50))
+    assert await peer.size(file) == 400_000
+
+
+async def test_large_frames_of_several_connections_interleave(link: Link) -> None:
+    peers = [await link.begin() for _ in range(3)]
+    files = [await peer.create(b"%d" % i) for i, peer in enumerate(peers)]
+    contents = [os.urandom(500_000) for _ in peers]
+    frames = [m.Twrite(file, 0, data).frame(1) for file, data in zip(files, contents, strict=True)]
+    step = 100_003
+    for at in range(0, len(frames[0]), step):
+        for peer, frame in zip(peers, frames, strict=True):
+            peer.feed(frame[at : at + step])
+            await pump()
+    for peer, file, data in zip(peers, files, contents, strict=True):
+        assert await tags(peer, 1) == [1]
+        assert (await peer.call(m.Tread(file, 0, MSIZE))).data == data
+
+
+class Flood(Session):
+    """A session that answers a request with more replies than one sendmsg(2) takes."""
+
+    def receive(self, buffer: memoryview, start: int, stop: int) -> int:
+        start = super().receive(buffer, start, stop)
+        self.out += [m.Rflush.pack(tag) for tag in range(3 * IOV_MAX)]
+        return start
+
+
+async def test_more_replies_than_one_system_call_takes(link: Link) -> None:
+    peer = await link.connect(session=Flood)
+    peer.send(m.Tversion(MSIZE, c.VERSION), c.NOTAG)
+    assert await tags(peer, 1 + 3 * IOV_MAX) == [c.NOTAG, *range(3 * IOV_MAX)]
+
+
+class Spurious(socket.socket):
+    """A socket whose every second call would block: the loop woke it up for nothing."""
+
+    calls = 0
+
+    def _would_block(self) -> None:
+        self.calls += 1
+        if self.calls % 2:
+            raise BlockingIOError(errno.EAGAIN, "not yet")
+
+    def recv_into(self, *args, **options):  # type: ignore[no-untyped-def]
+        self._would_block()
+        return super().recv_into(*args, **options)
+
+    def sendmsg(self, *args):  # type: ignore[no-untyped-def]
+        self._would_block()
+        return super().sendmsg(*args)
+
+    def send(self, *args):  # type: ignore[no-untyped-def]
+        self._would_block()
+        return super().send(*args)
+
+
+async def test_a_socket_that_is_not_ready_after_all_is_tried_again(link: Link) -> None:
+    ours, theirs = socket.socketpair()
+    spurious = Spurious(fileno=ours.detach())
+    peer = await (await link.connect((spurious, theirs))).begin()
+    file = await peer.create(b"file", b"x" * 300_000)
+    assert (await peer.call(m.Tread(file, 0, MSIZE))).data == b"x" * 300_000
+
+
+# Replies that nobody reads
+
+
+async def test_a_client_that_does_not_read_is_not_read_from(link: Link) -> None:
+    stuck, other = await (await link.connect(narrow_pair())).begin(), await link.begin()
+    file = await stuck.create(b"file", b"x" * 65536)
+    log = await stuck.create(b"log", flags=c.O_WRONLY | c.O_APPEND)
+    same = await other.open(b"log")
+    count = 300
+    stuck.feed(
+        b"".join(
+            m.Tread(file, 0, 65536).frame(1) + m.Twrite(log, 0, b".").frame(2) for _ in range(count)
+        )
+    )
+    for _ in range(200):  # the server has time enough
+        await other.call(STATFS)
+    handled = await other.size(same)
+    assert handled < count
+    for _ in range(200):
+        await other.call(STATFS)
+    assert await other.size(same) == handled
+
+    assert await tags(stuck, 2 * count) == [1, 2] * count
+    assert await other.size(same) == count
+
+
+async def test_a_reply_under_way_does_not_change_with_its_file(link: Link) -> None:
+    slow, other = await (await link.connect(narrow_pair())).begin(), await link.begin()
+    file = await slow.create(b"file", b"old!" * 200_000)
+    same = await other.open(b"file")
+    slow.send(m.Tread(file, 0, 800_000))
+    start = await slow.reader.readexactly(HEADER.size)  # so the server has begun to send
+    await other.call(m.Twrite(same, 0, b"new?" * 200_000))
+    rest = await slow.reader.readexactly(HEADER.unpack(start)[0] - HEADER.size)
+    assert rest[4:] == b"old!" * 200_000
+
+
+async def test_replies_of_waiting_requests_queue_behind_unread_ones(link: Link) -> None:
+    slow, other = await (await link.connect(narrow_pair())).begin(), await link.begin()
+    file = await slow.create(b"file", b"x" * 900_000)
+    same = await other.open(b"file")
+    await other.call(tlock(same))
+    slow.feed(tlock(file, flags=c.LOCK_FLAGS_BLOCK).frame(1) + m.Tread(file, 0, 900_000).frame(2))
+    await pump()
+    await other.call(m.Tclunk(same))  # the lock comes free while the data is under way
+    await pump()
+    assert sorted(await tags(slow, 2)) == [1, 2]
+
+
+# The end
+
+
+async def test_a_half_closed_client_gets_all_its_replies(link: Link, peer: SocketPeer) -> None:
+    count = 2 * BATCH + 1
+    peer.feed(b"".join(STATFS.frame(tag) for tag in range(count)))
+    peer.writer.write_eof()
+    assert await tags(peer, count) == list(range(count))
+    assert await peer.is_dropped()
+    assert link.gone == 1
+
+
+async def test_a_half_closed_client_gets_large_replies_too(link: Link) -> None:
+    peer = await (await link.connect(narrow_pair())).begin()
+    file = await peer.create(b"file", b"x" * 900_000)
+    peer.feed(b"".join(m.Tread(file, 0, 900_000).frame(tag) for tag in range(5)))
+    peer.writer.write_eof()
+    assert await tags(peer, 5) == list(range(5))
+    assert await peer.is_dropped()
+
+
+async def test_the_end_within_a_frame_ends_the_connection(peer: SocketPeer) -> None:
+    peer.feed(STATFS.frame(1) + STATFS.frame(2)[:-1])
+    peer.writer.write_eof()
+    assert await tags(peer, 1) == [1]
+    assert await peer.is_dropped()
+
+
+async def test_a_client_that_leaves_is_logged_with_the_reason(link: Link) -> None:
+    with capture_logs() as logs:
+        peer = await link.begin()
+        peer.writer.write_eof()
+        assert await peer.is_dropped()
+    assert logs == [
+        {"event": "client connected", "log_level": "info", "peer": "peer"},
+        {"event": "client gone", "log_level": "info", "peer": "peer", "why": "end of input"},
+    ]
+
+
+async def test_a_reset_is_logged_with_the_reason(link: Link) -> None:
+    ours, theirs = tcp_pair()
+    peer = await (await link.connect((ours, theirs))).begin()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with capture_logs() as logs:
+        peer.abort()
+        await until_gone(link)
+    assert [line["why"] for line in logs] == [os.strerror(errno.ECONNRESET)]
+
+
+async def until_gone(link: Link) -> None:
+    """Wait until one connection has ended."""
+    await asyncio.wait_for(link.ended.wait(), GUARD)
+
+
+@pytest.mark.parametrize("count", [1, 2 * BATCH])
+async def test_a_client_that_leaves_before_its_replies(link: Link, count: int) -> None:
+    ours, theirs = socket.socketpair()
+    link.serve(ours)
+    theirs.send(m.Tversion(MSIZE, c.VERSION).frame(c.NOTAG) + STATFS.frame(1) * count)
+    theirs.close()
+    await until_gone(link)
+    await pump()
+    assert not link.failures
+
+
+async def test_a_client_that_leaves_replies_unread(link: Link) -> None:
+    peer = await (await link.connect(narrow_pair())).begin()
+    file = await peer.create(b"file", b"x" * 900_000)
+    peer.feed(b"".join(m.Tread(file, 0, 900_000).frame(tag) for tag in range(5)))
+    await pump()
+    peer.abort()
+    await until_gone(link)
+
+
+async def test_a_connection_that_ends_lets_go_of_everything(link: Link) -> None:
+    leaving, other = await link.begin(), await link.begin()
+    file = await leaving.create(b"file", b"x" * 4096)
+    same = await other.open(b"file")
+    await leaving.call(tlock(file))
+    await other.call(m.Tunlinkat(ROOT, b"file", 0))
+    leaving.writer.write_eof()
+    await other.call(tlock(same, flags=c.LOCK_FLAGS_BLOCK))
+    await other.call(m.Tclunk(same))
+    numbers = await other.call(STATFS)
+    assert numbers.bfree == numbers.blocks
+    assert numbers.files - numbers.ffree == 1
+
+
+async def test_a_connection_that_ends_drops_its_waiting_requests(link: Link) -> None:
+    leaving, other = await link.begin(), await link.begin()
+    file = await leaving.create(b"file")
+    same = await other.open(b"file")
+    await other.call(tlock(same))
+    leaving.send(tlock(file, flags=c.LOCK_FLAGS_BLOCK), 5)
+    await leaving.call(STATFS)
+    leaving.writer.write_eof()
+    assert await leaving.is_dropped()
+    await other.call(tlock(same, c.LOCK_TYPE_UNLCK))
+    assert (await other.call(tlock(same, proc=2))).status == c.LOCK_SUCCESS
+
+
+async def test_a_protocol_error_is_one_warning_and_the_end(link: Link, peer: SocketPeer) -> None:
+    with capture_logs() as logs:
+        peer.feed(STATFS.frame(1) + HEADER.pack(0, 0, 0) + STATFS.frame(2))
+        assert await tags(peer, 1) == [1]
+        assert await peer.is_dropped()
+    assert [line["event"] for line in logs] == ["protocol error", "client gone"]
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+    assert link.gone == 1
+
+
+async def test_a_protocol_error_behind_replies_that_nobody_takes(link: Link) -> None:
+    peer = await link.begin()
+    file = await peer.create(b"file", b"x" * 900_000)
+    peer.feed(m.Tread(file, 0, 900_000).frame(1) + HEADER.pack(0, 0, 0))
+    assert await tags(peer, 1) == [1]
+    assert await peer.is_dropped()
+
+
+# Stopping
+
+
+async def test_finishing_an_idle_connection_ends_it(link: Link, peer: SocketPeer) -> None:
+    link.connections[0].finish()
+    assert link.gone == 1
+    assert await peer.is_dropped()
+
+
+async def test_finishing_sends_what_was_answered_and_takes_no_more(link: Link) -> None:
+    peer = await (await link.connect(narrow_pair())).begin()
+    file = await peer.create(b"file", b"x" * 900_000)
+    peer.send(m.Tread(file, 0, 900_000), 1)
+    await pump()
+    link.connections[0].finish()
+    assert link.gone == 0
+    peer.send(STATFS, 2)
+    tag, reply = await peer.reply()
+    assert (tag, len(m.Rread.frame(reply, 1))) == (1, 900_000 + 11)
+    assert await peer.is_dropped()
+    assert link.gone == 1
+
+
+async def test_closing_twice_is_closing_once(link: Link, peer: SocketPeer) -> None:
+    for _ in range(2):
+        link.connections[0].close("why")
+    assert link.gone == 1
+    assert await peer.is_dropped()
+
+
+async def test_closing_a_connection_with_requests_still_held(link: Link, peer: SocketPeer) -> None:
+    log = await peer.create(b"log", flags=c.O_WRONLY | c.O_APPEND)
+    peer.feed(b"".join(m.Twrite(log, 0, b".").frame(1) for _ in range(10 * BATCH)))
+    await peer.reply()  # the first pass is over
+    link.connections[0].close("why")
+    await pump()
+    assert link.gone == 1

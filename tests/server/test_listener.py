@@ -1,0 +1,384 @@
+"""listener: addresses, accepting, and the orderly end."""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from server import listener
+from server.config import Tcp, Unix
+from server.listener import ListenError, Server
+from server.wire import constants as c
+from server.wire import messages as m
+from tmpfs_core.mount import Mount
+
+from .peer import ROOT, SocketPeer
+
+ANY_PORT = Tcp("127.0.0.1", 0)
+STATFS = m.Tstatfs(ROOT)
+
+
+@pytest.fixture
+async def server(mount: Mount) -> AsyncIterator[Server]:
+    """A server that listens nowhere yet."""
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    server = Server(mount, msize=1 << 20)
+    yield server
+    await server.stop()
+    assert not failures
+    assert not mount.orphans
+
+
+async def is_served(address: Tcp | Unix) -> bool:
+    peer = await (await SocketPeer.connect(address)).begin()
+    await peer.close()
+    return True
+
+
+# Addresses
+
+
+async def test_port_0_becomes_a_port_that_is_free(server: Server) -> None:
+    bound = server.listen(ANY_PORT)
+    assert isinstance(bound, Tcp)
+    assert bound.host == "127.0.0.1"
+    assert bound.port != 0
+    assert await is_served(bound)
+
+
+async def test_a_host_may_be_a_name(server: Server) -> None:
+    bound = server.listen(Tcp("localhost", 0))
+    assert isinstance(bound, Tcp)
+    assert bound.host == "localhost"
+    assert await is_served(bound)
+
+
+async def test_a_host_may_be_an_ipv6_address(server: Server) -> None:
+    try:
+        bound = server.listen(Tcp("::1", 0))
+    except ListenError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with capture_logs() as logs:
+        assert await is_served(bound)
+    assert logs[0]["peer"].startswith("[::1]:")
+
+
+async def test_a_unix_socket(server: Server, tmp_path: Path) -> None:
+    address = Unix(str(tmp_path / "t9.sock"))
+    assert server.listen(address) == address
+    assert await is_served(address)
+
+
+async def test_several_addresses_serve_one_file_system(server: Server, tmp_path: Path) -> None:
+    unix, tcp = Unix(str(tmp_path / "t9.sock")), server.listen(ANY_PORT)
+    server.listen(unix)
+    one = await (await SocketPeer.connect(unix)).begin()
+    other = await (await SocketPeer.connect(tcp)).begin()
+    await one.create(b"file", b"data")
+    assert (await other.call(m.Tread(await other.open(b"file"), 0, 10))).data == b"data"
+    for peer in (one, other):
+        await peer.close()
+
+
+async def test_clients_are_logged_with_their_address(server: Server, tmp_path: Path) -> None:
+    unix, tcp = Unix(str(tmp_path / "t9.sock")), server.listen(ANY_PORT)
+    server.listen(unix)
+    with capture_logs() as logs:
+        peers = [await (await SocketPeer.connect(address)).begin() for address in (unix, tcp)]
+    host, port = peers[1].writer.get_extra_info("sockname")
+    assert [line["peer"] for line in logs] == ["unix", f"{host}:{port}"]
+    for peer in peers:
+        await peer.close()
+
+
+async def test_the_server_offers_its_msize(server: Server) -> None:
+    peer = await SocketPeer.connect(server.listen(ANY_PORT))
+    version = await peer.call(m.Tversion(0xFFFFFFFF, c.VERSION), c.NOTAG)
+    assert version.msize == 1 << 20
+    await peer.close()
+
+
+async def test_small_replies_are_not_held_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nagle's algorithm is off: else a reply could wait for an acknowledgement."""
+    seen: list[tuple[object, ...]] = []
+    real = socket.socket.setsockopt
+
+    def setsockopt(sock: socket.socket, *args: int) -> None:
+        seen.append((sock.getsockname(), *args))
+        real(sock, *args)
+
+    bound = server.listen(ANY_PORT)
+    assert isinstance(bound, Tcp)
+    monkeypatch.setattr(socket.socket, "setsockopt", setsockopt)
+    assert await is_served(bound)
+    assert ((bound.host, bound.port), socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in seen
+
+
+async def connect_and_wait(address: Tcp | Unix) -> None:
+    peer = await SocketPeer.connect(address)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await peer.close()
+
+
+# Addresses that can not be
+
+
+async def test_a_port_in_use_is_refused_by_name(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match=f"tcp://127.0.0.1:{port}: Address already in use"):
+            server.listen(Tcp("127.0.0.1", port))
+
+
+async def test_a_host_that_nobody_knows_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ListenError, match="tcp://nowhere:1: Name or service not known"):
+        server.listen(Tcp("nowhere", 1))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["empty label", "long label"])
+async def test_a_host_that_is_no_name_is_refused(server: Server, host: str) -> None:
+    with pytest.raises(ListenError, match=host):
+        server.listen(Tcp(host, 1))
+
+
+async def test_an_address_of_another_machine_is_refused(server: Server) -> None:
+    with pytest.raises(ListenError, match="Cannot assign requested address"):
+        server.listen(Tcp("192.0.2.1", 0))
+
+
+async def test_a_path_that_is_too_long_is_refused(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="path too long"):
+        server.listen(Unix(str(tmp_path / ("x" * 200))))
+
+
+async def test_a_path_with_a_nul_is_refused(server: Server) -> None:
+    with pytest.raises(ListenError):
+        server.listen(Unix("/tmp/a\0b"))
+
+
+async def test_a_folder_that_is_missing_is_refused(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ListenError, match="No such file or directory"):
+        server.listen(Unix(str(tmp_path / "missing" / "t9.sock")))
+
+
+async def test_a_socket_that_nobody_serves_any_more_is_replaced(
+    server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "t9.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    assert path.is_socket()
+    server.listen(Unix(str(path)))
+    assert await is_served(Unix(str(path)))
+
+
+async def test_a_socket_that_another_server_has_is_left_alone(
+    server: Server, mount: Mount, tmp_path: Path
+) -> None:
+    address = Unix(str(tmp_path / "t9.sock"))
+    server.listen(address)
+    with pytest.raises(ListenError, match="another server listens there"):
+        Server(mount, 8192).listen(address)
+    assert await is_served(address)
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(ListenError, match="no socket"):
+        server.listen(Unix(str(path)))
+    assert path.read_text() == "precious"
+
+
+# Accepting
+
+
+class Accept:
+    """A double of accept(2) that fails with these errnos first."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+        self.calls = 0
+        self.called = asyncio.Event()
+        self._real = socket.socket.accept
+
+    def __call__(self, sock: socket.socket) -> tuple[socket.socket, object]:
+        self.calls += 1
+        self.called.set()
+        if self.codes:
+            code = self.codes.pop(0)
+            raise OSError(code, os.strerror(code))
+        return self._real(sock)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def accept(sock: socket.socket) -> tuple[socket.socket, object]:
+            return self(sock)
+
+        monkeypatch.setattr(socket.socket, "accept", accept)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_accepting_pauses_when_the_process_is_out_of_something(
+    server: Server, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    accept = Accept(code, code)
+    accept.install(monkeypatch)
+    monkeypatch.setattr(listener, "ACCEPT_PAUSE", 0.001)
+    bound = server.listen(ANY_PORT)
+    with capture_logs() as logs:
+        assert await is_served(bound)
+    lines = [line for line in logs if line["event"] == "accept failed"]
+    assert [line["why"] for line in lines] == [os.strerror(code)] * 2
+
+
+async def test_while_accepting_pauses_nobody_is_accepted(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Accept(errno.EMFILE)
+    accept.install(monkeypatch)
+    bound = server.listen(ANY_PORT)
+    with capture_logs() as logs:
+        await connect_and_wait(bound)
+        await connect_and_wait(bound)
+    assert accept.calls == 1
+    assert [line["event"] for line in logs] == ["accept failed"]
+
+
+async def test_the_clients_there_are_are_served_while_accepting_pauses(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = server.listen(ANY_PORT)
+    peer = await (await SocketPeer.connect(bound)).begin()
+    Accept(errno.EMFILE).install(monkeypatch)
+    await connect_and_wait(bound)
+    await peer.call(STATFS)
+    await peer.close()
+
+
+async def test_a_pause_may_end_after_the_server_has_stopped(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Accept(errno.EMFILE)
+    accept.install(monkeypatch)
+    monkeypatch.setattr(listener, "ACCEPT_PAUSE", 0.001)
+    bound = server.listen(ANY_PORT)
+    peer = await SocketPeer.connect(bound)
+    await accept.called.wait()
+    await server.stop()
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.002, over.set)  # due later than the pause
+    await over.wait()
+    assert accept.calls == 1
+    assert await peer.is_dropped()
+    await peer.close()
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ECONNABORTED])
+async def test_a_client_that_went_before_it_was_accepted_is_nothing_to_tell(
+    server: Server, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    bound = server.listen(ANY_PORT)
+    Accept(code).install(monkeypatch)
+    with capture_logs() as logs:
+        assert await is_served(bound)
+    assert {line["log_level"] for line in logs} == {"info"}
+
+
+# Stopping
+
+
+async def test_stopping_ends_every_connection(server: Server) -> None:
+    bound = server.listen(ANY_PORT)
+    peers = [await (await SocketPeer.connect(bound)).begin() for _ in range(5)]
+    await server.stop()
+    for peer in peers:
+        assert await peer.is_dropped()
+        await peer.close()
+
+
+async def test_stopping_closes_the_addresses(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "t9.sock"
+    tcp, _ = server.listen(ANY_PORT), server.listen(Unix(str(path)))
+    await server.stop()
+    assert not path.exists()
+    with pytest.raises(ConnectionRefusedError):
+        await SocketPeer.connect(tcp)
+
+
+async def test_stopping_bears_that_its_socket_was_removed(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "t9.sock"
+    server.listen(Unix(str(path)))
+    path.unlink()
+    await server.stop()
+    assert not path.exists()
+
+
+async def test_stopping_twice_is_stopping_once(server: Server) -> None:
+    server.listen(ANY_PORT)
+    await server.stop()
+    await server.stop()
+
+
+async def ask_for_much(server: Server, path: Path) -> SocketPeer:
+    """A peer for which 4 MB are under way that it does not read."""
+    server.listen(Unix(str(path)))
+    peer = await (await SocketPeer.connect(Unix(str(path)))).begin()
+    file = await peer.create(b"file", b"x" * 900_000)
+    for tag in range(5):
+        peer.send(m.Tread(file, 0, 900_000), tag)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return peer
+
+
+async def test_stopping_waits_for_replies_under_way(server: Server, tmp_path: Path) -> None:
+    peer = await ask_for_much(server, tmp_path / "t9.sock")
+    stopping = asyncio.create_task(server.stop())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not stopping.done()
+    tag, reply = await peer.reply()
+    assert (tag, len(m.Rread.frame(reply, 0))) == (0, 900_000 + 11)
+    assert await peer.is_dropped()
+    await stopping
+    await peer.close()
+
+
+async def test_stopping_does_not_wait_for_ever(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "GRACE", 0.0)
+    peer = await ask_for_much(server, tmp_path / "t9.sock")
+    await server.stop()
+    assert await peer.last_replies() == []  # not even the first came whole
+    await peer.close()
+
+
+async def test_stopping_drops_requests_that_wait(server: Server) -> None:
+    bound = server.listen(ANY_PORT)
+    holder = await (await SocketPeer.connect(bound)).begin()
+    waiter = await (await SocketPeer.connect(bound)).begin()
+    exclusive = c.LOCK_TYPE_WRLCK
+    await holder.call(m.Tlock(await holder.create(b"file"), exclusive, 0, 0, 0, 1, b"a"))
+    fid = await waiter.open(b"file")
+    waiter.send(m.Tlock(fid, exclusive, c.LOCK_FLAGS_BLOCK, 0, 0, 2, b"b"), 5)
+    await waiter.call(STATFS)
+    await server.stop()
+    for peer in (holder, waiter):
+        assert await peer.is_dropped()
+        await peer.close()

@@ -1,0 +1,251 @@
+"""The command, run as a process of its own."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server import __version__
+from server.config import OPTIONS
+from server.wire import constants as c
+from server.wire import messages as m
+from server.wire.codec import Message, parse
+
+from .peer import GUARD
+
+COMMAND = [sys.executable, "-m", "server"]
+ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("TMPFS9P_")}
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command, which is expected to end by itself."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        env={**ENVIRON, **environ},
+        check=False,
+    )
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ready(self) -> tuple[str, str]:
+        """The next address that it says it serves, and how to mount it."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        match = re.fullmatch(r"ready: (.+)  mount: (mount .+)\n", line)
+        assert match is not None, f"{line!r} does not say that the server is ready"
+        return match[1], match[2]
+
+    def connect(self) -> socket.socket:
+        """A connection to the next address that it says it serves."""
+        address, _ = self.ready()
+        if address.startswith("unix://"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(address.removeprefix("unix://"))
+            return sock
+        host, port = address.removeprefix("tcp://").rsplit(":", 1)
+        return socket.create_connection((host, int(port)), timeout=GUARD)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str]]:
+        """Its exit status, and the events that it logged."""
+        self._process.send_signal(number)
+        _, log = self._process.communicate(timeout=GUARD)
+        return self._process.returncode, [json.loads(line)["event"] for line in log.splitlines()]
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, **environ: str) -> Iterator[Running]:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--size", "1m", "--log-format", "json", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRON, **environ},
+    )
+    with process:
+        try:
+            yield Running(process)
+        finally:
+            process.terminate()
+            process.communicate(timeout=GUARD)
+
+
+def ask(sock: socket.socket, message: Message) -> Message:
+    """The reply to a request."""
+    sock.sendall(message.frame(1))
+    data = sock.recv(4, socket.MSG_WAITALL)
+    size = struct.unpack("<I", data)[0]
+    return parse(data + sock.recv(size - 4, socket.MSG_WAITALL))[1]
+
+
+# Information
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"tmpfs9p {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"]])
+def test_help_has_examples(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    examples = done.stdout[done.stdout.index("examples:") :]
+    assert "tmpfs9p serve --size 8g" in examples
+    assert "mount -t 9p -o trans=tcp,port=5640,version=9p2000.L" in examples
+
+
+def test_help_names_every_option_and_its_default() -> None:
+    text = " ".join(run("serve", "--help").stdout.split())
+    for key, option in OPTIONS.items():
+        assert f"--{key} {option.metavar} {option.help}" in text
+    for default in ("(default: tcp://127.0.0.1:5640)", "(default: 50%)", "(default: 1m)"):
+        assert default in text
+    assert "--config FILE" in text
+
+
+# Serving
+
+
+def test_it_says_where_it_serves_and_how_to_mount_it() -> None:
+    with serving("--listen", "tcp://127.0.0.1:0", "--msize", "64k") as server:
+        address, mount = server.ready()
+    port = re.fullmatch(r"tcp://127\.0\.0\.1:(\d+)", address)
+    assert port is not None
+    assert port[1] != "0"
+    options = f"trans=tcp,port={port[1]},version=9p2000.L,msize=65536"
+    assert mount == f"mount -t 9p -o {options} 127.0.0.1 /mnt"
+
+
+def test_it_serves_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "t9.sock"
+    with serving("--listen", f"unix://{path}", "--msize", "16m") as server:
+        options = "trans=unix,version=9p2000.L,msize=1048576"
+        assert server.ready() == (f"unix://{path}", f"mount -t 9p -o {options} {path} /mnt")
+        assert server.stop() == (0, ["stopping"])
+    assert not path.exists()
+
+
+def test_a_mount_command_can_be_pasted_whatever_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "with a space"
+    with serving("--listen", f"unix://{path}") as server:
+        assert shlex.split(server.ready()[1])[-2:] == [str(path), "/mnt"]
+
+
+def test_it_says_so_for_each_address(tmp_path: Path) -> None:
+    path = tmp_path / "t9.sock"
+    with serving("--listen", f"unix://{path}", "--listen", "tcp://127.0.0.1:0") as server:
+        assert server.ready()[0] == f"unix://{path}"
+        assert server.ready()[0].startswith("tcp://127.0.0.1:")
+
+
+def test_the_options_reach_the_file_system() -> None:
+    options = "--listen tcp://127.0.0.1:0 --size 64k --nr-inodes 9 --mode 750 --uid 11 --gid 12"
+    with serving(*options.split()) as server, server.connect() as sock:
+        ask(sock, m.Tversion(8192, c.VERSION))
+        ask(sock, m.Tattach(0, c.NOFID, b"", b"", 0))
+        root, numbers = ask(sock, m.Tgetattr(0, c.GETATTR_ALL)), ask(sock, m.Tstatfs(0))
+    assert isinstance(root, m.Rgetattr)
+    assert (root.mode, root.uid, root.gid) == (0o040750, 11, 12)
+    assert isinstance(numbers, m.Rstatfs)
+    assert (numbers.blocks, numbers.files) == (16, 9)
+
+
+def test_environment_and_file_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "t9.toml"
+    file.write_text('listen = ["tcp://127.0.0.1:0"]\nmsize = "8k"\n')
+    with serving("--config", str(file), TMPFS9P_MSIZE="16k") as server:
+        assert "msize=16384" in server.ready()[1]
+
+
+def test_it_says_that_it_is_ready_however_little_is_logged() -> None:
+    with serving("--listen", "tcp://127.0.0.1:0", "--log-level", "error") as server:
+        assert server.ready()[0].startswith("tcp://127.0.0.1:")
+        assert server.stop() == (0, [])
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_success(number: signal.Signals) -> None:
+    with serving("--listen", "tcp://127.0.0.1:0") as server:
+        server.ready()
+        assert server.stop(number) == (0, ["stopping"])
+
+
+def test_a_signal_ends_the_connections_too() -> None:
+    with serving("--listen", "tcp://127.0.0.1:0") as server, server.connect() as sock:
+        assert ask(sock, m.Tversion(8192, c.VERSION)) == m.Rversion(8192, c.VERSION)
+        assert server.stop() == (0, ["client connected", "stopping", "client gone"])
+        assert sock.recv(1) == b""
+
+
+# What can not be
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--size", "much"], "tmpfs9p: --size: 'much' is not allowed; it takes"),
+        (["serve", "--listen", "here"], "tmpfs9p: --listen: 'here' is not allowed; it takes"),
+        (["serve", "--mode", "999"], "tmpfs9p: --mode: '999' is not allowed; it takes"),
+        (["serve", "--config", "/missing.toml"], "tmpfs9p: --config: /missing.toml: No such file"),
+        (["serve", "--listen", "unix:///missing/t9"], "tmpfs9p: unix:///missing/t9: No such file"),
+        (["serve", "--listen", "tcp://a..b:1"], "tmpfs9p: tcp://a..b:1: "),
+        (["serve", "--size", "16777216t"], "tmpfs9p: --size: "),
+        (["serve", "--size", "9" * 30], "tmpfs9p: --size: "),
+        (["serve", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["serve", "--size"], "--size: expected one argument"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, list) else "",
+)
+def test_what_can_not_be_exits_2_with_one_clear_message(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_address_space_that_the_host_refuses_exits_2() -> None:
+    done = run("serve", "--size", "128t", "--listen", "tcp://127.0.0.1:0")
+    assert done.returncode == 2
+    assert "tmpfs9p: --size: " in done.stderr
+    assert "Cannot allocate memory" in done.stderr
+
+
+def test_a_bad_environment_exits_2() -> None:
+    done = run("serve", TMPFS9P_MSIZE="1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("tmpfs9p: TMPFS9P_MSIZE: '1' is not allowed; it takes a size")
+
+
+def test_an_address_in_use_exits_2_and_gives_up_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "t9.sock"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        done = run("serve", "--size", "1m", "--listen", f"unix://{path}", "--listen", taken)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"tmpfs9p: {taken}: Address already in use\n")
+    assert not path.exists()
