@@ -21,7 +21,6 @@ from . import __version__
 from .config import OPTIONS, Address, Config, ConfigError, Tcp, load
 from .listener import ListenError, Server
 from .observability import configure_logging
-from .pager import Pager
 
 log = structlog.get_logger()
 
@@ -97,8 +96,7 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     memory = _memory(config)
     mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory)
-    pager = Pager(memory)
-    server = Server(mount, pager, config.msize)
+    server = Server(mount, config.msize)
     try:
         for address in config.listen:
             bound = server.listen(address)
@@ -107,7 +105,6 @@ async def serve(config: Config) -> None:
         log.info("stopping")
     finally:
         await server.stop()
-        await pager.close()
 
 
 def _memory(config: Config) -> Memory:

@@ -38,13 +38,12 @@ class Server:
 
     Args:
         mount: what is served.
-        pager: brings in what is not in RAM.
         msize: the largest message offered, in bytes.
     """
 
-    def __init__(self, mount: Mount, pager: Pager, msize: int) -> None:
+    def __init__(self, mount: Mount, msize: int) -> None:
         self._mount = mount
-        self._pager = pager
+        self._pager = Pager(mount.memory)
         self._msize = msize
         self._buffers = Buffers()
         self._listening: list[socket.socket] = []
@@ -86,6 +85,7 @@ class Server:
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.close("server stops")
+        await self._pager.close()
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:

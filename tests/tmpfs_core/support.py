@@ -62,11 +62,19 @@ def make_dir(parent: Node, name: bytes = b"dir", mode: int = 0o755) -> DirNode:
 
 def put(node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT) -> int:
     """Write ``data``; how much of it was stored."""
-    return vnops.write(node, offset, memoryview(data), cred)
+    vnops.open(node)
+    try:
+        return vnops.write(node, offset, memoryview(data), cred)
+    finally:
+        vnops.close(node)
 
 
 def get(node: Node, offset: int, count: int) -> bytes:
-    return b"".join(vnops.read(node, offset, count))
+    vnops.open(node)
+    try:
+        return b"".join(vnops.read(node, offset, count))
+    finally:
+        vnops.close(node)
 
 
 def peek(node: Node, offset: int = 0, count: int = vnops.SIZE_MAX) -> bytes:
