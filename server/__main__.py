@@ -123,7 +123,8 @@ def _memory(config: Config) -> Memory:
     try:
         return Memory(config.ram // FRAME, Swap(files) if files else None)
     except OSError as error:
-        raise ConfigError(f"--ram: {config.ram} bytes: {error.strerror}") from None
+        key = "ram" if files else "size"
+        raise ConfigError(f"--{key}: {config.ram} bytes: {error.strerror}") from None
 
 
 def _mount_command(address: Address, msize: int) -> str:

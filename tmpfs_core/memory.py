@@ -8,6 +8,7 @@ Rules of this file:
   :mod:`.pageout` run.  Nothing here waits.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ class Memory:
         self.stuck = swap is None
         self._fruitless = 0  # victims in a row that could not be paged out
         #: The most bytes that one operation may need in RAM at a time.
-        self.io_max = max(BLOCK, frames // 4 * FRAME)
+        self.io_max = max(BLOCK, frames // 4 * FRAME) if swap else sys.maxsize
 
     @property
     def writable(self) -> int:

@@ -39,6 +39,9 @@ def test_the_defaults() -> None:
     assert config == Config(
         listen=(Tcp("127.0.0.1", 5640),),
         size=host_ram() * 50 // 100,
+        ram=host_ram() * 50 // 100,
+        swap=(),
+        swap_size=0,
         nr_inodes=host_ram() // 4096 // 2,
         mode=0o1777,
         uid=os.getuid(),

@@ -60,11 +60,13 @@ def make_dir(parent: Node, name: bytes = b"dir", mode: int = 0o755) -> DirNode:
     return node
 
 
-def put(node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT) -> int:
+def put(
+    node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT, append: bool = False
+) -> int:
     """Write ``data``; how much of it was stored."""
     vnops.open(node)
     try:
-        return vnops.write(node, offset, memoryview(data), cred)
+        return vnops.write(node, offset, memoryview(data), cred, append)
     finally:
         vnops.close(node)
 
