@@ -235,6 +235,9 @@ def _settle_swap(values: dict[str, Any]) -> None:
         raise ConfigError(f"--ram: {ram} is less than --size ({size}), so --swap must be given")
     elif values["swap_size"] is None:
         values["swap_size"] = size - ram + reserve_for(ram // PAGE) * PAGE
+    swap_size = values["swap_size"]
+    if swap_size // PAGE < len(values["swap"]):
+        raise ConfigError(f"--swap-size: {swap_size} is less than a page for each --swap")
 
 
 def _parse(source: str, option: Option, text: str) -> Any:

@@ -60,9 +60,7 @@ def make_dir(parent: Node, name: bytes = b"dir", mode: int = 0o755) -> DirNode:
     return node
 
 
-def put(
-    node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT, append: bool = False
-) -> int:
+def put(node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT, append: bool = False) -> int:
     """Write ``data``; how much of it was stored."""
     vnops.open(node)
     try:

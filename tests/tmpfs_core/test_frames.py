@@ -82,7 +82,8 @@ def test_a_new_page_knows_its_place_and_has_no_history() -> None:
     assert (page.key, page.pindex) == ((7, 3), 3)
     assert not page.dirty
     assert not page.ahead
-    assert page.copy is page.laundry is None
+    assert page.copy is None
+    assert page.laundry is None
 
 
 def test_pages_do_not_overlap() -> None:
