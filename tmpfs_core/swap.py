@@ -96,7 +96,10 @@ class SwapFile:
         for step in range(start // STEP, (start + length - 1) // STEP + 1):
             if not self._in_use[step] and len(self._in_use) > 1:
                 begin, end = self._bounds(step)
-                self._map.madvise(mmap.MADV_REMOVE, begin * FRAME, (end - begin) * FRAME)
+                try:
+                    self._map.madvise(mmap.MADV_REMOVE, begin * FRAME, (end - begin) * FRAME)
+                except OSError:  # EOPNOTSUPP: this disk takes nothing back, so the step stays
+                    continue
                 self._taken[begin:end] = b"\1" * (end - begin)
                 del self._in_use[step]
                 self.free -= end - begin
