@@ -282,7 +282,10 @@ def write_out(transfer: Transfer) -> None:
     """
     file, offset, views = transfer
     while views:
-        written = os.pwritev(file.fd, views, offset)
+        try:
+            written = os.pwritev(file.fd, views, offset)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.path) from None
         if not written:
             raise OSError(errno.EIO, "swap takes no bytes", file.path)
         views = _behind(views, written)
