@@ -130,6 +130,7 @@ class Uobj(VMObject):
         self.pages[page.pindex] = page
         page.copy = copy
         self.memory.replacement.insert(page)
+        self.memory.retry()  # it can be dropped again, even if swap is full
 
     def trim(self, pindex: int, mask: int) -> None:
         """Free the frames of a place in swap behind those in ``mask``."""
