@@ -174,7 +174,7 @@ class Spill:
     def nothing_in_swap(self) -> Iterator[None]:
         """All swap files are empty as long as this lasts."""
         fds = [file.fd for file in self.swap.files]
-        empty = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR)
+        empty = os.memfd_create("empty")
         for file in self.swap.files:
             file.fd = empty
         try:
@@ -208,9 +208,7 @@ class Spill:
         copies = [holder.copy for holder in (*pages, *swapped) if holder.copy]
         copies += [copy for laundry in self.laundries for _, copy in laundry._pages]
         extents = [extent for copy in copies for extent in copy.extents]
-        slots = {
-            (id(file), slot) for file, start, n in extents for slot in range(start, start + n)
-        }
+        slots = {(id(file), slot) for file, start, n in extents for slot in range(start, start + n)}
         assert len(slots) == sum(extent.length for extent in extents), "a slot is used twice"
         assert self.swap.used == len(slots) + self.swap.condemned
         for file in self.swap.files:
