@@ -131,7 +131,7 @@ class Arrival:
         ahead: nobody has asked for them yet.
 
     Attributes:
-        lost: what could not be read, as lines that name the file and the offset.
+        lost: after finish, what could not be read, as lines that name the file and the offset.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Arrival:
         self._memory = memory
         self.lost: list[str] = []
         self._moves: list[tuple[Page, Uobj, Swapped, Copy]] = []
-        self._failed: set[Page] = set()
+        self._failed: dict[Page, str] = {}
         for uobj, pindex in places:
             swapped = uobj.swapped.get(pindex)
             if swapped is not None and swapped.copy is not None:
@@ -163,19 +163,23 @@ class Arrival:
                     for transfer in transfers:
                         read_in(transfer)
                 except OSError as error:
-                    self._failed.add(page)
-                    self.lost.append(f"{transfer.file.path} at {transfer.offset}: {error.strerror}")
+                    where = f"{transfer.file.path} at {transfer.offset}"
+                    self._failed[page] = f"{where}: {error.strerror}"
 
     def finish(self) -> None:
         """Make what arrived resident in its uobj, unless its place has changed meanwhile."""
         memory = self._memory
         for page, uobj, swapped, copy in self._moves:
             current = uobj.swapped.get(page.pindex) is swapped and swapped.copy is copy
-            if not current or swapped.mask != page.mask or page in self._failed:
+            current = current and swapped.mask == page.mask
+            if not current or page in self._failed:
                 memory.gained(memory.arena.release([page]))
-                if current and page in self._failed:
+                if current:
+                    assert memory.swap is not None
                     memory.counters.lost += 1
+                    memory.swap.condemned += copy.stored.bit_count()
                     swapped.copy = None  # its slots stay taken for good
+                    self.lost.append(self._failed[page])
                 continue
             memory.counters.paged_in += 1
             uobj.admit(page, copy)
