@@ -227,8 +227,11 @@ def write(vp: Vnode, offset: int, data: memoryview) -> int:
         buf = bufs.get(block)
         if buf is None:
             buf = _writable_block(vp, block, start, stop)
-            if buf is None and block in vp.uobj.swapped:
-                break  # no RAM to replace it
+            swapped = vp.uobj.swapped.get(block)
+            if buf is None and swapped is not None:  # it can not be replaced whole
+                if done or swapped.copy is None:
+                    break
+                raise NotResident([(vp.uobj, block)])
         held = 0 if buf is None else buf.page.mask
         new = frame_bits(start, stop) & ~held
         if new:
@@ -255,13 +258,16 @@ def write(vp: Vnode, offset: int, data: memoryview) -> int:
 def _writable_block(vp: Vnode, block: int, start: int, stop: int) -> Buf | None:
     """The buffer over a block that has none yet; None for a hole.
 
-    What is in swap and will be replaced whole is destroyed, if there is RAM to write it anew.
+    What is in swap and will be replaced whole is destroyed, if there is room to write all of it.
     """
-    swapped = vp.uobj.swapped.get(block)
+    uobj = vp.uobj
+    swapped = uobj.swapped.get(block)
     if swapped is None or swapped.mask & ~whole_frame_bits(start, stop):
         return bread(vp, block)
-    if swapped.mask.bit_count() <= vp.uobj.memory.writable:
-        vp.uobj.empty(block)
+    bits = frame_bits(start, stop)
+    new = bits & ~swapped.mask
+    if bits.bit_count() <= uobj.memory.writable and new.bit_count() <= uobj.chargeable:
+        uobj.empty(block)
     return None
 
 
@@ -282,11 +288,14 @@ def _require_writable(vp: Vnode, offset: int, count: int) -> None:
                 places.append((uobj, block))
     frames = 0
     if not memory.stuck and memory.writable < (count >> FRAME_SHIFT) + 2:
+        uncharged = 0
         for block in range(first, last + 1):
             page = vp.pages.get(block) or uobj.pages.get(block)
-            bits = frame_bits(*_within(block, offset, count))
-            frames += (bits & ~(0 if page is None else page.mask)).bit_count()
-        frames = min(frames, uobj.chargeable)
+            swapped = uobj.swapped.get(block)
+            bits = frame_bits(*_within(block, offset, count)) & ~(page.mask if page else 0)
+            frames += bits.bit_count()
+            uncharged += (bits & ~(swapped.mask if swapped else 0)).bit_count()
+        frames -= max(0, uncharged - uobj.chargeable)  # what will not fit needs no RAM
         if frames <= memory.writable:
             frames = 0
     if places or frames:
