@@ -84,7 +84,7 @@ class Spill:
         stop = node.size if count is None else min(offset + count, node.size)
         data = b""
         while (at := offset + len(data)) < stop:
-            data += self.do(lambda: b"".join(vnops.read(node, at, stop - at)))  # noqa: B023
+            data += self.do(lambda: b"".join(vnops.read(node, at, stop - at)))
         return data
 
     def truncate(self, node: FileNode, size: int) -> None:
@@ -153,9 +153,9 @@ class Spill:
         laundry.finish(done)
         self.check()
 
-    def begin_in(self, places: list[Place]) -> Arrival:
+    def begin_in(self, places: list[Place], ahead: bool = False) -> Arrival:
         used = self.memory.ram.used
-        arrival = Arrival(self.memory, places)
+        arrival = Arrival(self.memory, places, ahead)
         self.arrivals.append((arrival, self.memory.ram.used - used))
         self.check()
         return arrival
@@ -205,7 +205,8 @@ class Spill:
 
         swapped = [entry for node in self.files() for entry in node.uobj.swapped.values()]
         assert memory.swapped == sum(entry.mask.bit_count() for entry in swapped)
-        copies = [holder.copy for holder in (*pages, *swapped) if holder.copy]
+        copies = [page.copy for page in pages if page.copy]
+        copies += [entry.copy for entry in swapped if entry.copy]
         copies += [copy for laundry in self.laundries for _, copy in laundry._pages]
         extents = [extent for copy in copies for extent in copy.extents]
         slots = {(id(file), slot) for file, start, n in extents for slot in range(start, start + n)}

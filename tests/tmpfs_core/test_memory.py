@@ -212,9 +212,7 @@ def test_page_out_is_tried_again_when_something_was_freed(how: str) -> None:
 def test_page_out_is_tried_again_when_a_page_came_that_can_be_dropped() -> None:
     """Else a full swap would end all reading from it, once the reserve is used up."""
     spill = full()
-    node = spill.files()[0]
-    assert spill.memory.stuck
-    spill.bring_in(places_of(node))
+    spill.bring_in(places_of(spill.files()[0]))
     assert not spill.memory.stuck
     spill.page_out_all()
     assert spill.memory.counters.dropped_clean == 2
