@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tmpfs_core import vnops
 from tmpfs_core.access import ROOT
-from tmpfs_core.frames import FRAME, Page
+from tmpfs_core.frames import BLOCK, FRAME, Page
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import FileNode, vref, vrele
@@ -94,13 +94,24 @@ class Spill:
 
     def do(self, operation: Callable[[], T]) -> T:
         """Do it, provided with what it needs."""
-        for _ in range(50):
+        for tries in range(20):
             try:
                 return operation()
             except NotResident as absent:
                 self.check()
+                if tries > 2:
+                    self.settle()  # what is under way holds RAM
                 self.provide(absent)
         raise AssertionError("no end of what it needs")
+
+    def settle(self) -> None:
+        """End all jobs that are under way."""
+        for laundry in list(self.laundries):
+            laundry.run()
+            self.finish_out(laundry)
+        for arrival, _ in list(self.arrivals):
+            self.run(arrival)
+            self.finish_in(arrival)
 
     def provide(self, absent: NotResident) -> None:
         if absent.frames > self.memory.writable:
@@ -118,6 +129,9 @@ class Spill:
         masks = [uobj.swapped[place].mask for uobj, place in places if place in uobj.swapped]
         wanted = sum(mask.bit_count() for mask in masks)
         self.make_room(wanted)
+        if self.memory.ram.free < wanted:
+            self.settle()
+            self.make_room(wanted)
         assert self.memory.ram.free >= wanted, "no RAM to read into"
         arrival = self.begin_in(places)
         self.run(arrival, broken)
@@ -185,6 +199,20 @@ class Spill:
             os.close(empty)
 
     # What must always hold
+
+    def contents(self, node: FileNode) -> bytes:
+        """The bytes of a file, wherever they are, without moving any; lost ones are zeros."""
+        data = bytearray(-(-node.size // BLOCK) * BLOCK)
+        for block in range(len(data) // BLOCK):
+            mem = memoryview(data)[block * BLOCK : (block + 1) * BLOCK]
+            page = (node.vnode and node.vnode.pages.get(block)) or node.uobj.pages.get(block)
+            entry = node.uobj.swapped.get(block)
+            if page is not None:
+                mem[:] = page.mem
+            elif entry is not None and entry.copy is not None:
+                for file, offset, part in entry.copy.pieces(mem):
+                    assert os.preadv(file.fd, [part], offset) == len(part)
+        return bytes(data[: node.size])
 
     def files(self) -> list[FileNode]:
         nodes = [entry.node for entry in self.mount.root.entries.after(0)]
