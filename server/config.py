@@ -265,6 +265,6 @@ def _texts(file: Path, key: str, value: Any) -> list[str]:
     """A value of TOML as texts, as the command line has them."""
     if value == []:
         raise ConfigError(f"{file}: {key}: [] is not allowed; it takes at least one value")
-    if key == "mode" and isinstance(value, int):
-        return [f"{value:o}"]  # 0o755 is 493 by now
+    if key == "mode" and not isinstance(value, str):  # whether 493 was 493 or 0o755 is not known
+        raise ConfigError(f"{file}: mode: {value!r} is not allowed; write it as a string")
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]

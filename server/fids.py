@@ -17,7 +17,7 @@ from tmpfs_core.mount import Mount
 from tmpfs_core.node import FileNode, Node, vref, vrele
 
 from .errors import refuse
-from .wire.constants import O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
+from .wire.constants import NOFID, O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
 
 
 @dataclass(slots=True)
@@ -122,8 +122,8 @@ class Client:
         return fid
 
     def require_free(self, number: int) -> None:
-        """Refuse (EBADF) a new fid whose number is in use."""
-        if number in self.fids:
+        """Refuse (EBADF) a new fid whose number is in use, or is none."""
+        if number in self.fids or number == NOFID:
             refuse(errno.EBADF)
 
     def enter(self, number: int, fid: Fid) -> None:

@@ -47,6 +47,8 @@ class Server:
         self._msize = msize
         self._buffers = Buffers()
         self._listening: list[socket.socket] = []
+        #: The unix sockets that are ours, by path: (device, inode).
+        self._paths: dict[str, tuple[int, int]] = {}
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
 
@@ -66,17 +68,19 @@ class Server:
         self._resume_accepting(sock)
         if isinstance(address, Tcp):
             return Tcp(address.host, sock.getsockname()[1])
+        self._paths[address.path] = _identity(address.path)
         return address
 
     async def stop(self) -> None:
         """Accept nobody any more, send what is answered, and end all connections."""
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
-            if sock.family == socket.AF_UNIX:
-                with suppress(FileNotFoundError):
-                    os.unlink(sock.getsockname())
             sock.close()
         self._listening.clear()
+        for path, identity in self._paths.items():
+            with suppress(FileNotFoundError):
+                if _identity(path) == identity:  # another server may have come to have it
+                    os.unlink(path)
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
@@ -147,6 +151,11 @@ def _listening(sock: socket.socket, name: object) -> socket.socket:
     return sock
 
 
+def _identity(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
 def _remove_stale(path: str) -> None:
     """Remove a socket on which nobody listens any more.
 
@@ -159,9 +168,12 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # its queue may be full
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        else:
-            raise OSError(errno.EADDRINUSE, "another server listens there")
+            return
+        except BlockingIOError:
+            pass
+        raise OSError(errno.EADDRINUSE, "another server listens there")

@@ -5,7 +5,7 @@ Rules of this file:
 * Bytes come in through :meth:`Session.receive`, replies stand in :attr:`Session.out` in the order
   in which they must be sent.  A request is handled as soon as it is whole, and before the next.
 * A pass ends after a reply that shows live pages, so that it is sent before they can change, and
-  after ``BATCH`` requests, so that other connections have their turn.
+  after ``BATCH`` requests or ``PASS_BYTES`` of replies, so that other connections have their turn.
 * Only a request that has to wait becomes a task.  Its tag stays taken until it is answered; a
   Tflush of it cancels it, and is answered behind it (flush(5)).
 * What can not be framed or decoded is a ProtocolError: the connection must end.
@@ -32,6 +32,8 @@ from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion
 BATCH = 256
 #: Bytes of data that requests may hold which wait for RAM; from then on no more are taken.
 HELD_MAX = 8 << 20
+#: Bytes of replies after which a pass ends.
+PASS_BYTES = 262144
 #: Requests of one connection that may be waiting; one more is refused with EAGAIN.
 WAITING_MAX = 1024
 
@@ -91,8 +93,9 @@ class Session:
             ProtocolError: a frame that can not be; what was answered before it stands in ``out``.
         """
         self.needed = 0
+        room = PASS_BYTES
         for _ in range(BATCH):
-            if self.congested:
+            if room < 0 or self.congested:
                 break
             if stop - start < HEADER.size:
                 self.needed = MSIZE_MIN
@@ -115,6 +118,7 @@ class Session:
                 if len(reply) > self.frame_max:
                     reply = Rlerror.pack(tag, errno.EMSGSIZE)
                 self.out.append(reply)
+                room -= len(reply)
             elif isinstance(reply, list):
                 self.out += reply
                 break

@@ -110,13 +110,16 @@ def test_a_toml_file_may_hold_numbers(tmp_path: Path) -> None:
     assert (config.size, config.nr_inodes, config.uid) == (1 << 20, 7, 5)
 
 
-def test_an_octal_number_of_toml_is_not_taken_for_another(tmp_path: Path) -> None:
-    """0o644 reads as 420, which must not become mode 0420: right, or a clear refusal."""
+@pytest.mark.parametrize(("text", "expected"), [("0o644", 0o644), ("1777", 0o1777), ("true", None)])
+def test_a_mode_that_is_a_number_in_toml_is_not_taken_for_another(
+    tmp_path: Path, text: str, expected: int | None
+) -> None:
+    """TOML tells neither 0o644 from 420 nor 1777 from 0o3361: right, or a clear refusal."""
     try:
-        mode = from_toml(tmp_path, "mode = 0o644\n").mode
+        mode = from_toml(tmp_path, f"mode = {text}\n").mode
     except ConfigError:
         return
-    assert mode == 0o644
+    assert mode == expected
 
 
 # Values

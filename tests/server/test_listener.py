@@ -1,6 +1,7 @@
 """listener: addresses, accepting, and the orderly end."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -197,6 +198,25 @@ async def test_a_socket_that_another_server_has_is_left_alone(
     assert await is_served(address)
 
 
+async def test_a_server_too_busy_to_accept_is_a_server_all_the_same(
+    server: Server, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "t9.sock")
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(path)
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # until its queue is full
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        socket.setdefaulttimeout(0.2)  # rather than wait for ever
+        stack.callback(socket.setdefaulttimeout, None)
+        with pytest.raises(ListenError, match="another server listens there"):
+            server.listen(Unix(path))
+
+
 async def test_a_file_that_is_no_socket_is_left_alone(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
@@ -326,6 +346,31 @@ async def test_stopping_bears_that_its_socket_was_removed(server: Server, tmp_pa
     path.unlink()
     await server.stop()
     assert not path.exists()
+
+
+async def test_the_port_of_a_server_that_has_stopped_is_free_at_once(
+    server: Server, mount: Mount
+) -> None:
+    before = Server(mount, 8192)
+    bound = before.listen(ANY_PORT)
+    peer = await (await SocketPeer.connect(bound)).begin()
+    await before.stop()  # its end of the connection lingers in the kernel
+    assert await peer.is_dropped()
+    await peer.close()
+    assert server.listen(bound) == bound
+    assert await is_served(bound)
+
+
+async def test_stopping_leaves_the_socket_of_a_server_that_came_after(
+    server: Server, mount: Mount, tmp_path: Path
+) -> None:
+    path = tmp_path / "t9.sock"
+    before = Server(mount, 8192)
+    before.listen(Unix(str(path)))
+    path.unlink()
+    server.listen(Unix(str(path)))
+    await before.stop()
+    assert await is_served(Unix(str(path)))
 
 
 async def test_stopping_twice_is_stopping_once(server: Server) -> None:

@@ -267,6 +267,19 @@ def test_a_pass_ends_after_a_reply_that_shows_live_pages(peer: Peer) -> None:
     assert peer.session.receive(data, len(read), len(data)) == len(data)
 
 
+def test_a_pass_does_not_pile_up_large_replies(peers: MakePeer) -> None:
+    msize = 65536
+    peer = peers(msize)
+    for number in range(900):
+        peer.call(m.Tmknod(ROOT, b"%050d" % number, 0, 0, 0, 0))
+    directory = peer.open(flags=c.O_RDONLY)
+    data = memoryview(bytearray(m.Treaddir(directory, 0, msize).frame(1) * BATCH))
+    peer.session.receive(data, 0, len(data))
+    waiting = sum(map(len, peer.session.out))
+    peer.session.out.clear()
+    assert msize // 2 < waiting < 20 * msize
+
+
 def test_a_read_shows_the_file_before_the_write_that_follows_it(peer: Peer) -> None:
     file = peer.create(b"file", b"old" * 10000)
     peer.feed(m.Tread(file, 0, 30000).frame(1) + m.Twrite(file, 0, b"new" * 10000).frame(2))

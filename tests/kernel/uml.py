@@ -1,0 +1,323 @@
+"""A real Linux kernel as the client: User Mode Linux, and the server beside it.
+
+Rules
+- Both run in a network namespace that has no name, and every process in it dies with this one,
+  however it ends: nothing is left behind, and no address ever appears on the machine's own network.
+- A guest is booted once and serves script after script over its console. One that exceeded a time
+  limit, or whose kernel complained, is killed; the next test boots another.
+- The guest sees the host's files read-only: at their own paths unless it has a tmpfs there, and all
+  of them under HOST.
+- A server must exit with 0 when told to, and leave no traceback in its log.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+GUEST_PROGRAMS = Path(__file__).parent / "guest"
+REPOSITORY = Path(__file__).parents[2]
+HOST = "/mnt/host"
+SERVER_ADDRESS = "10.99.0.1"
+SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin:/bin"
+
+PACKAGES = {
+    "acl": "setfacl",
+    "attr": "setfattr",
+    "ethtool": "ethtool",
+    "gcc": "gcc",
+    "git": "git",
+    "iproute2": "ip",
+    "kmod": "insmod",
+    "libc6-dev": "/usr/include/stdio.h",
+    "make": "make",
+    "python3": "/usr/bin/python3",
+    "sqlite3": "sqlite3",
+    "user-mode-linux": "linux.uml",
+    "util-linux": "nsenter",
+}
+
+NETWORK = f"""
+ip link set lo up
+ip tuntap add dev tap0 mode tap
+ip address add {SERVER_ADDRESS}/24 dev tap0
+ip link set tap0 up mtu 1500
+ethtool -K tap0 tx off rx off sg off tso off gso off gro off
+echo ready
+exec cat
+"""
+
+COMPLAINT = re.compile(r"BUG:|Oops|Kernel panic|Call Trace|WARNING:|blocked for more than|bogus")
+
+
+def why_not() -> str | None:
+    """What keeps this machine from running a guest."""
+    if os.getuid() != 0:
+        return "kernel tests need root"
+    missing = sorted(
+        package
+        for package, file in PACKAGES.items()
+        if not any(Path(place, file).exists() for place in SEARCH_PATH.split(":"))
+    )
+    if missing:
+        return f"kernel tests need Debian's packages {' '.join(missing)}"
+    if not Path("/dev/net/tun").exists():
+        return "kernel tests need /dev/net/tun"
+    return None
+
+
+class LabError(AssertionError):
+    """The guest or the server did not do what it must."""
+
+
+class Result(NamedTuple):
+    status: int
+    output: str
+
+
+class Lab:
+    """The network namespace, and what runs in it: servers, and at most one living guest."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self._ports = itertools.count(5640)
+        self._guest: Guest | None = None
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-ec", NETWORK],
+            env=os.environ | {"PATH": SEARCH_PATH},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline() != b"ready\n":
+            raise LabError("the network namespace could not be set up")
+
+    def command(self, *words: str) -> list[str]:
+        """The command that runs these words in the namespace, and dies with this process."""
+        enter = ["nsenter", f"--target={self._holder.pid}", "--net"]
+        return [*enter, "setpriv", "--pdeathsig=KILL", *words]
+
+    @contextlib.contextmanager
+    def serve(self, *options: str) -> Iterator["Server"]:
+        """A server of its own, fresh and empty."""
+        server = Server(self, next(self._ports), options)
+        try:
+            yield server
+        except BaseException:
+            server.kill()
+            raise
+        finally:
+            print(server.log())
+        server.stop()
+
+    def guest(self) -> "Guest":
+        """The living guest, booted if there is none."""
+        if self._guest is None or not self._guest.alive:
+            self._guest = Guest(self)
+        return self._guest
+
+    def close(self) -> None:
+        if self._guest is not None:
+            self._guest.kill()
+        with self._holder:
+            self._holder.kill()
+
+
+class Server:
+    """The program under test, listening on a port that no other server of this lab had."""
+
+    def __init__(self, lab: Lab, port: int, options: tuple[str, ...]) -> None:
+        self.port = port
+        self._lines: list[str] = []
+        self._ready = threading.Event()
+        listen = f"tcp://{SERVER_ADDRESS}:{port}"
+        self._process = subprocess.Popen(
+            lab.command(sys.executable, "-m", "server", "serve", "--listen", listen, *options),
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="backslashreplace",
+        )
+        self._reader = threading.Thread(target=self._collect)
+        self._reader.start()
+        if not self._ready.wait(30) or self._process.poll() is not None:
+            self.kill()
+            raise LabError(f"the server did not get ready:\n{self.log()}")
+
+    def _collect(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+            if f"{SERVER_ADDRESS}:{self.port}" in line and "mount" in line:
+                self._ready.set()
+        self._ready.set()
+
+    def log(self) -> str:
+        return "".join(self._lines)
+
+    def peak_rss(self) -> int:
+        """The most memory that the server has had resident, in bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def stop(self) -> None:
+        """Tell the server to end, and insist that it does so in order."""
+        if self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            status = self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            status = None
+        self.kill()
+        if status != 0:
+            raise LabError(f"the server's exit status was {status}:\n{self.log()}")
+        if "Traceback" in self.log():
+            raise LabError(f"the server's log has a traceback:\n{self.log()}")
+
+    def kill(self) -> None:
+        with self._process:
+            self._process.kill()
+            self._reader.join()
+
+
+class Guest:
+    """A kernel that runs as a process, with guest/agent.py at the other end of its console."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._scripts = Path(tempfile.mkdtemp(dir=lab.scratch))
+        self._numbers = itertools.count()
+        self._log = self._scripts / "console"
+        self._log_read = 0
+        self._answers = bytearray()
+        self._console, far_end = socket.socketpair()
+        with far_end, self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                lab.command(
+                    # A process namespace, because then the kernel's helper processes die with it.
+                    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                    *("linux.uml", "mem=1024M", "root=/dev/root", "rootfstype=hostfs"),
+                    *("rootflags=/", "ro", f"init={GUEST_PROGRAMS}/init.sh"),
+                    *("vec0:transport=tap,ifname=tap0", f"uml_dir={lab.scratch}"),
+                    *("con=null", "con0=null,fd:1", f"con1=fd:{far_end.fileno()}"),
+                ),
+                env={"PATH": SEARCH_PATH, "LD_PRELOAD": _build_xstate(lab.scratch)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[far_end.fileno()],
+            )
+        self.alive = True
+        if self._answer(60) != b"ready":
+            self._fail("the guest's agent did not start", self._news())
+        self._news()  # of a boot that went well
+
+    def run(self, script: str, timeout: float = 60) -> Result:
+        """Run a bash script (-euo pipefail) in the guest: its exit status and its output."""
+        file = self._scripts / str(next(self._numbers))
+        file.write_text(script)
+        with contextlib.suppress(ConnectionError):  # it has ended, and will not answer either
+            self._console.sendall(f"{HOST}{file}\n".encode())
+        answer = self._answer(timeout)
+        if answer is None:
+            self._fail(f"no answer (limit: {timeout:g} s): {script}", self._news())
+        news = self._news()
+        if COMPLAINT.search(news):
+            self._fail(f"the kernel complains: {script}", news)
+        return Result(*json.loads(answer))
+
+    def sh(self, script: str, timeout: float = 60) -> str:
+        """Run a script that must succeed: its output."""
+        result = self.run(script, timeout)
+        if result.status != 0:
+            raise LabError(f"exit status {result.status}: {script}\n{result.output}")
+        return result.output
+
+    def python(self, program: str, *arguments: str, timeout: float = 60) -> None:
+        """Run a program of guest/, which must succeed, with the guest's own Python."""
+        package = f"{GUEST_PROGRAMS.parent.name}.{GUEST_PROGRAMS.name}"
+        words = ["/usr/bin/python3", "-B", "-m", f"{package}.{program}", *arguments]
+        self.sh(f"cd {HOST}{GUEST_PROGRAMS.parents[1]}; {shlex.join(words)}", timeout)
+
+    @contextlib.contextmanager
+    def mount(
+        self,
+        server: Server,
+        path: str = "/mnt/a",
+        *,
+        cache: str = "none",
+        msize: int = 1 << 20,
+        access: str = "client",
+        extra: str = "",
+    ) -> Iterator[str]:
+        """The server's file system, mounted."""
+        options = (
+            f"trans=tcp,port={server.port},version=9p2000.L,uname=root,"
+            f"access={access},msize={msize},cache={cache}{',' * bool(extra)}{extra}"
+        )
+        self.sh(f"mkdir -p {path} && mount -t 9p -o {options} {SERVER_ADDRESS} {path}")
+        try:
+            yield path
+        except BaseException:
+            if self.alive:
+                self.run(f"umount --lazy {path}")
+            raise
+        self.sh(f"umount {path}")
+
+    def kill(self) -> None:
+        self.alive = False
+        self._console.close()
+        with self._process:
+            self._process.kill()
+
+    def _answer(self, timeout: float) -> bytes | None:
+        """The next line of the agent; none if it does not come in time or the guest has ended."""
+        end = time.monotonic() + timeout
+        while b"\n" not in self._answers:
+            self._console.settimeout(max(end - time.monotonic(), 0.001))
+            try:
+                received = self._console.recv(1 << 16)
+            except (TimeoutError, ConnectionError):
+                return None
+            if not received:
+                return None
+            self._answers += received
+        line, _, rest = self._answers.partition(b"\n")
+        self._answers = rest
+        return bytes(line)
+
+    def _news(self) -> str:
+        """What the kernel wrote since this was asked last."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_read)
+            news = log.read().decode(errors="backslashreplace")
+            self._log_read = log.tell()
+        return news
+
+    def _fail(self, reason: str, news: str) -> NoReturn:
+        self.kill()
+        raise LabError(f"{reason}\nThe guest was killed. Its kernel wrote:\n{news}")
+
+
+def _build_xstate(scratch: Path) -> str:
+    library = scratch / "xstate.so"
+    if not library.exists():
+        source = GUEST_PROGRAMS / "xstate.c"
+        flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
+        subprocess.run(["gcc", *flags, source, "-o", library], check=True)
+    return str(library)
