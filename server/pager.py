@@ -139,10 +139,13 @@ class Pager:
     async def _read(self, places: list[Place], ahead: bool) -> None:
         """Read blocks from swap; which of them are lost is logged."""
         try:
+            failures = 0
             while self._memory.ram.free < _frames(places):
-                await self._make_room(_frames(places))
-                if self._memory.stuck and self._memory.ram.free < _frames(places):
+                if failures == 2:  # once, page-out may have passed over what others wait for
                     refuse(errno.ENOMEM)
+                self._memory.retry()
+                await self._make_room(_frames(places))
+                failures = failures + 1 if self._memory.stuck else 0
             arrival = Arrival(self._memory, places, ahead)
             await self._loop.run_in_executor(self._threads, arrival.run)
             arrival.finish()

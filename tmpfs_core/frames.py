@@ -50,11 +50,13 @@ class Page:
         copy: where its bytes stand in swap too; only a clean page has one.
         laundry: the page-out that is writing it, as long as nobody writes to it meanwhile.
         ahead: it was read before anybody asked for it, and nobody has since.
+        awaited: it was read because somebody waits for it, who has not used it yet.
         heat, queue: the replacement policy's.
     """
 
     __slots__ = (
         "ahead",
+        "awaited",
         "copy",
         "dirty",
         "heat",
@@ -77,6 +79,7 @@ class Page:
         self.copy: Copy | None = None
         self.laundry: Laundry | None = None
         self.ahead = False
+        self.awaited = False
         self.heat = 0
         self.queue = 0
 

@@ -7,6 +7,8 @@ Rules of this file:
   the steps; what they changed meanwhile is not touched by finish.
 * Page-out takes pages only from uobjs.  A victim that is in use is released first (relbuf), and so
   goes home.
+* A page that was read for somebody who has not used it yet is passed over once.  Else who needs
+  it and RAM to write to could have it taken away for that RAM again and again.
 * A clean page is dropped, a page of zeros takes no slot; all others are written in one go, in the
   order of their files.  A failed page-out leaves its pages dirty and resident.
 * A page that was paged in keeps its slot until it is written to.  What can not be read is lost,
@@ -53,6 +55,10 @@ class Laundry:
             if page is None:
                 break
             page.owner.rest(page)
+            if page.awaited:
+                page.awaited = False
+                skipped.append(page)
+                continue
             stored = stored_frames(page.mem, page.mask) if page.dirty else 0
             if not stored:
                 self._free_at_once(page)
@@ -147,6 +153,7 @@ class Arrival:
                 page = memory.arena.allocate(uobj, pindex)
                 page.mask = swapped.mask
                 page.ahead = ahead
+                page.awaited = not ahead
                 memory.ram.take(page.mask.bit_count())
                 self._moves.append((page, uobj, swapped, swapped.copy))
         self._transfers = plan((page.mem, copy) for page, _, _, copy in self._moves)

@@ -127,6 +127,7 @@ def bread(vp: Vnode, block: int) -> Buf | None:
         move(page, vp)
         counters = vp.uobj.memory.counters
         counters.moved_in += 1
+        page.awaited = False
         if page.ahead:
             page.ahead = False
             counters.readahead_hits += 1
