@@ -40,6 +40,7 @@ class Spill:
     Attributes:
         laundries, arrivals: the jobs that have begun and not finished; of an arrival, also how
             many frames it has taken.
+        on_shortage: called when they hold the RAM that something needs.
     """
 
     def __init__(self, ram: int, swap: tuple[int, ...] = (256,), size: int = 4096) -> None:
@@ -48,6 +49,7 @@ class Spill:
         self.mount = Mount(size * FRAME, 1000, memory=self.memory)
         self.laundries: list[Laundry] = []
         self.arrivals: list[tuple[Arrival, int]] = []
+        self.on_shortage = self.settle
 
     # Files
 
@@ -100,7 +102,7 @@ class Spill:
             except NotResident as absent:
                 self.check()
                 if tries > 2:
-                    self.settle()  # what is under way holds RAM
+                    self.on_shortage()
                 self.provide(absent)
         raise AssertionError("no end of what it needs")
 
@@ -130,7 +132,8 @@ class Spill:
         wanted = sum(mask.bit_count() for mask in masks)
         self.make_room(wanted)
         if self.memory.ram.free < wanted:
-            self.settle()
+            self.on_shortage()
+            self.memory.retry()
             self.make_room(wanted)
         assert self.memory.ram.free >= wanted, "no RAM to read into"
         arrival = self.begin_in(places)

@@ -212,7 +212,9 @@ def test_page_out_is_tried_again_when_something_was_freed(how: str) -> None:
 def test_page_out_is_tried_again_when_a_page_came_that_can_be_dropped() -> None:
     """Else a full swap would end all reading from it, once the reserve is used up."""
     spill = full()
-    spill.bring_in(places_of(spill.files()[0]))
+    node = spill.files()[0]
+    spill.bring_in(places_of(node))
+    assert spill.get(node) == pattern(1, 2 * BLOCK)
     assert not spill.memory.stuck
     spill.page_out_all()
     assert spill.memory.counters.dropped_clean == 2

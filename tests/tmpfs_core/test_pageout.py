@@ -530,6 +530,29 @@ def test_a_block_that_is_trimmed_while_it_arrives_is_read_again(spill: Spill, br
     assert spill.get(node) == pattern(1, 3 * FRAME)
 
 
+def test_a_block_that_somebody_waits_for_is_passed_over_once(spill: Spill) -> None:
+    node, other = spill.file(data=pattern(1, BLOCK)), spill.file(b"other", pattern(2, BLOCK))
+    spill.page_out_all()
+    spill.bring_in(places_of(node))
+    spill.get(other)
+    spill.page_out()
+    assert (len(node.uobj.swapped), len(other.uobj.swapped)) == (0, 1)
+    spill.page_out()
+    assert len(node.uobj.swapped) == 1
+
+
+def test_a_block_that_was_used_or_was_read_ahead_is_not_passed_over(spill: Spill) -> None:
+    node, other = spill.file(data=pattern(1, BLOCK)), spill.file(b"other", pattern(2, BLOCK))
+    spill.page_out_all()
+    spill.bring_in(places_of(node))
+    spill.get(node)
+    arrival = spill.begin_in(places_of(other), ahead=True)
+    spill.run(arrival)
+    spill.finish_in(arrival)
+    spill.page_out()
+    assert (len(node.uobj.swapped), len(other.uobj.swapped)) == (1, 1)
+
+
 def test_a_block_read_ahead_counts_as_a_hit_once_it_is_asked_for(spill: Spill) -> None:
     node = spill.file(data=pattern(1, 2 * BLOCK))
     spill.page_out_all()
@@ -711,6 +734,16 @@ def test_when_all_is_full_what_is_there_can_be_changed(full: Full) -> None:
         if new:
             assert spill.put(node, new) == len(new)
         contents[node] = new
+    for node, data in contents.items():
+        assert spill.get(node) == data
+
+
+def test_when_all_is_full_a_write_that_needs_a_block_and_ram_comes_to_an_end(full: Full) -> None:
+    """The only page that could be freed for it is the one that was read for it."""
+    spill, contents = full
+    node, data = next((n, d) for n, d in contents.items() if n.uobj.swapped.keys() == {0, 1})
+    assert spill.put(node, pattern(7, BLOCK), len(data) - 10) == 10
+    contents[node] = data[:-10] + pattern(7, 10)
     for node, data in contents.items():
         assert spill.get(node) == data
 

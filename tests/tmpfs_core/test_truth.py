@@ -146,6 +146,7 @@ class Machine(RuleBasedStateMachine):
             fallocate(fd, offset, count)
 
         self.patch.setattr(os, "posix_fallocate", maybe)
+        self.spill.on_shortage = self.settle
         for pick in range(FILES):
             self.create()
             self.open(pick)
@@ -161,12 +162,7 @@ class Machine(RuleBasedStateMachine):
     def end(self) -> None:
         """Read everything once more, and delete it; then nothing may be left."""
         self.disk_full = False
-        while self.washing:
-            self.run_out(0)
-            self.finish_out(0, False)
-        while self.reading:
-            self.run_in(0, False)
-            self.finish_in(0)
+        self.settle()
         for truth in list(self.files):
             for block in range(-(-len(truth.data) // BLOCK)):
                 self.read(self.files.index(truth), block * BLOCK, BLOCK)
@@ -177,6 +173,15 @@ class Machine(RuleBasedStateMachine):
             self.unlink(0)
         self.spill.nothing_is_left()
         self.spill.swap.close()
+
+    def settle(self) -> None:
+        """End all jobs that are under way."""
+        while self.washing:
+            self.run_out(0)
+            self.finish_out(0, False)
+        while self.reading:
+            self.run_in(0, False)
+            self.finish_in(0)
 
     def file(self, pick: int) -> Truth:
         return self.files[pick % len(self.files)]
@@ -270,11 +275,9 @@ class Machine(RuleBasedStateMachine):
         frames = {*range(offset // FRAME, (offset + len(data) - 1) // FRAME + 1)}
         no_space = self.spill.mount.blocks.free < len(frames - truth.frames)
         under_way = bool(self.washing or self.reading)
-        no_swap = self.spill.swap.free < PER_BLOCK and (self.disk_full or not self.ungrown())
+        swap = self.spill.swap
+        no_swap = swap.free < PER_BLOCK and (self.disk_full or not swap.ungrown)
         assert no_space or under_way or (no_swap and self.spill.memory.writable < len(frames))
-
-    def ungrown(self) -> int:
-        return self.spill.swap.ungrown
 
     @precondition(lambda self: self.files)
     @rule(pick=picks, offset=offsets, length=lengths)
@@ -333,8 +336,7 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=picks, fails=st.booleans())
     def finish_out(self, pick: int, fails: bool) -> None:
         washing = self.washing.pop(pick % len(self.washing))
-        if washing.laundry in self.spill.laundries:
-            self.spill.finish_out(washing.laundry, washing.ran and not fails)
+        self.spill.finish_out(washing.laundry, washing.ran and not fails)
 
     # Page-in
 
@@ -368,8 +370,7 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=picks)
     def finish_in(self, pick: int) -> None:
         reading = self.reading[pick % len(self.reading)]
-        if not reading.ran or all(it is not reading.arrival for it, _ in self.spill.arrivals):
-            self.reading = [it for it in self.reading if self.is_under_way(it)]
+        if not reading.ran:
             return
         self.reading.remove(reading)
         if reading.broken:
@@ -380,9 +381,6 @@ class Machine(RuleBasedStateMachine):
                     truth.lost.add(block)
                     self.lost += 1
         self.spill.finish_in(reading.arrival)
-
-    def is_under_way(self, reading: Reading) -> bool:
-        return any(arrival is reading.arrival for arrival, _ in self.spill.arrivals)
 
     # After each step
 
@@ -405,6 +403,7 @@ TestTruth = Machine.TestCase
 TestTruth.settings = settings(
     derandomize=True,
     deadline=None,
+    report_multiple_bugs=False,
     max_examples=120,
     stateful_step_count=60,
     suppress_health_check=[HealthCheck.too_slow],
