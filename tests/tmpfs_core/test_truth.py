@@ -127,6 +127,7 @@ class Machine(RuleBasedStateMachine):
         self.gone: list[Truth] = []
         self.washing: list[Washing] = []
         self.reading: list[Reading] = []
+        self.stuck_before = False
         self.lost = 0
         self.made = 0
         self.disk_full = False
@@ -257,6 +258,7 @@ class Machine(RuleBasedStateMachine):
         hurt = {offset // BLOCK, (stop - 1) // BLOCK} & truth.lost
         refused = any(not truth.replaces(block, offset, stop) for block in hurt)
         view = memoryview(data)
+        self.stuck_before = self.spill.memory.stuck
         try:
             done = self.spill.do(lambda: vnops.write(truth.node, offset, view, ROOT))
         except OSError as error:
@@ -270,14 +272,17 @@ class Machine(RuleBasedStateMachine):
         truth.written(offset, data[:done])
 
     def must_be_full(self, error: OSError, truth: Truth, offset: int, data: bytes) -> None:
-        """A refusal is in order: there is no space in the mount, or neither in RAM nor in swap."""
+        """A refusal is in order: there is no space in the mount, or neither in RAM nor in swap.
+
+        Or page-out has failed, or jobs under way hold what it needs.
+        """
         assert error.errno == errno.ENOSPC
         frames = {*range(offset // FRAME, (offset + len(data) - 1) // FRAME + 1)}
         no_space = self.spill.mount.blocks.free < len(frames - truth.frames)
-        under_way = bool(self.washing or self.reading)
+        excused = self.stuck_before or self.washing or self.reading
         swap = self.spill.swap
         no_swap = swap.free < PER_BLOCK and (self.disk_full or not swap.ungrown)
-        assert no_space or under_way or (no_swap and self.spill.memory.writable < len(frames))
+        assert no_space or excused or (no_swap and self.spill.memory.writable < len(frames))
 
     @precondition(lambda self: self.files)
     @rule(pick=picks, offset=offsets, length=lengths)
