@@ -3,6 +3,7 @@
 `swapping write|use|verify SEED directory`: one large file, a source tree, an sqlite database.
 """
 
+import functools
 import hashlib
 import os
 import random
@@ -12,31 +13,40 @@ import sys
 from pathlib import Path
 
 MIB = 1 << 20
-LARGE = 1400  # MiB
-TREES = 6
-ROWS = 5000
+LARGE = 1900  # MiB
+TREES = 2
+ROWS = 1500
 ROW = 65536
 SOURCE = Path("/usr/lib/python3")
 
 
+@functools.cache
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(2 * MIB)
+
+
 def block(seed: int, number: int) -> bytes:
-    """Block ``number`` of the large file, 1 MiB."""
-    return random.Random(f"{seed} {number}").randbytes(MIB)
+    """Block ``number`` of the large file, 1 MiB, unlike all others."""
+    start = number * 541
+    return noise(seed)[start : start + MIB - 8] + number.to_bytes(8, "little")
 
 
 def write(seed: int, top: Path) -> None:
-    with (top / "large").open("wb", buffering=0) as large:
-        for number in range(LARGE):
-            assert large.write(block(seed, number)) == MIB
+    large = os.open(top / "large", os.O_WRONLY | os.O_CREAT)  # what is there is written over
+    for number in range(LARGE):
+        assert os.write(large, block(seed, number)) == MIB
+    os.close(large)
     for copy in range(TREES):
+        shutil.rmtree(top / f"tree{copy}", ignore_errors=True)
         shutil.copytree(SOURCE, top / f"tree{copy}", symlinks=True)
+    (top / "base").unlink(missing_ok=True)
     with sqlite3.connect(top / "base") as base:
+        base.execute("pragma page_size = 65536")
         base.execute("create table rows (number integer primary key, data blob, sum text)")
         for number in range(ROWS):
             data = random.Random(f"{seed} row {number}").randbytes(ROW)
             values = (number, data, hashlib.md5(data).hexdigest())
             base.execute("insert into rows values (?, ?, ?)", values)
-    print(sum(file.stat().st_blocks for file in top.rglob("*")) * 512)
 
 
 def use(seed: int, top: Path) -> None:
