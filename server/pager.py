@@ -128,10 +128,11 @@ class Pager:
         """Read these blocks if nobody does yet, and RAM is not short."""
         new = [place for place in places if place not in self._arriving]
         if new and self._memory.ram.free - _frames(new) > self._memory.low:
-            self._arrive(new, ahead=True).add_done_callback(asyncio.Task.exception)
+            self._arrive(new, ahead=True)
 
     def _arrive(self, places: list[Place], ahead: bool) -> asyncio.Task[None]:
         task = self._loop.create_task(self._read(places, ahead))
+        task.add_done_callback(_seen)
         for place in places:
             self._arriving[place] = task
         return task
@@ -154,6 +155,12 @@ class Pager:
         finally:
             for place in places:
                 del self._arriving[place]
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Nobody may be left who waits for this: that it failed is no news then."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _frames(places: list[Place]) -> int:
