@@ -170,7 +170,7 @@ def traces(ram: int = RAM, length: int = LENGTH, seed: int = 9) -> dict[str, dic
     """The traces by group and name; sizes are in units of the RAM."""
 
     def rng(name: str) -> random.Random:
-        return random.Random(f"{seed} {name}")  # noqa: S311 (no secret)
+        return random.Random(f"{seed} {name}")
 
     def popular(pages: float, alpha: float) -> Trace:
         return zipf(rng(f"zipf {pages} {alpha}"), int(pages * ram), alpha, length)
