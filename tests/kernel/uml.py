@@ -35,6 +35,7 @@ SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin:/b
 PACKAGES = {
     "acl": "setfacl",
     "attr": "setfattr",
+    "e2fsprogs": "mkfs.ext4",
     "ethtool": "ethtool",
     "gcc": "gcc",
     "git": "git",

@@ -259,11 +259,11 @@ class Machine(RuleBasedStateMachine):
             return
         data = data[: self.spill.memory.io_max]
         stop = offset + len(data)
-        hurt = {offset // BLOCK, (stop - 1) // BLOCK} & truth.lost
-        refused = any(not truth.replaces(block, offset, stop) for block in hurt)
         view = memoryview(data)
         self.stuck_before = self.spill.memory.stuck
         done, code = self.attempt(lambda: vnops.write(truth.node, offset, view, ROOT))
+        hurt = {offset // BLOCK, (stop - 1) // BLOCK} & truth.lost
+        refused = any(not truth.replaces(block, offset, stop) for block in hurt)
         assert (code == errno.EIO) == refused
         if code == errno.ENOSPC:
             self.must_be_full(truth, offset, data)
@@ -298,8 +298,8 @@ class Machine(RuleBasedStateMachine):
         if not truth.opens:
             return
         stop = min(offset + length, offset + self.spill.memory.io_max, len(truth.data))
-        lost = [block for block in sorted(truth.lost) if offset < (block + 1) * BLOCK]
         data, code = self.attempt(lambda: b"".join(vnops.read(truth.node, offset, length)))
+        lost = [block for block in sorted(truth.lost) if offset < (block + 1) * BLOCK]
         if offset < stop and offset // BLOCK in truth.lost:
             assert code == errno.EIO
             return
