@@ -25,7 +25,7 @@ from .errors import refuse
 
 log = structlog.get_logger()
 
-#: Seconds after a failed page-out until it is tried again.
+#: Seconds after page-out failed, or found nothing to free, until it is tried again.
 RETRY = 1.0
 #: Most requests provided for at a time, each with RAM for 1 MiB (SLICE).
 PROVIDED = 16
@@ -93,6 +93,8 @@ class Pager:
         finally:
             self._goal = memory.high
             self._cleaning = None
+            if memory.stuck:
+                self._loop.call_later(RETRY, memory.retry)
 
     async def _clean_slice(self) -> None:
         memory = self._memory
@@ -108,7 +110,6 @@ class Pager:
         except OSError as error:
             laundry.finish(done=False)
             log.error("page-out failed", file=error.filename, why=error.strerror)
-            self._loop.call_later(RETRY, memory.retry)
         else:
             laundry.finish(done=True)
 

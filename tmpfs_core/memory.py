@@ -117,9 +117,21 @@ class Memory:
 
     def tried(self, skipped: int, progress: bool) -> None:
         """Page-out has passed over so many victims, and may have found others."""
-        self._fruitless = 0 if progress else self._fruitless + skipped
-        if not progress and self._fruitless >= len(self.replacement):
+        count = len(self.replacement)
+        self._fruitless = 0 if progress else min(self._fruitless + skipped, count)
+        if not progress and self._fruitless == count:
             self.stuck = True
+
+    def failed(self) -> None:
+        """Page-out has failed; new pages will not change that."""
+        self._fruitless = sys.maxsize
+        self.stuck = True
+
+    def entered(self, page: Page) -> None:
+        """There is a new page, which page-out has not tried yet."""
+        self.replacement.insert(page)
+        if self._fruitless < len(self.replacement):
+            self.stuck = self.swap is None
 
     def retry(self) -> None:
         """What page-out could not do may be possible now."""

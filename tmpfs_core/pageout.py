@@ -110,7 +110,7 @@ class Laundry:
             else:  # in use again
                 memory.replacement.give_back(page)
         if not done:
-            memory.stuck = True
+            memory.failed()
 
     def _free_at_once(self, page: Page) -> None:
         """Evict a page that is clean, or all zeros."""

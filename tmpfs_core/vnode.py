@@ -141,7 +141,7 @@ def getblk(vp: Vnode, block: int) -> Buf:
     memory = vp.uobj.memory
     page = vp.pages[block] = memory.arena.allocate(vp, block)
     page.dirty = True
-    memory.replacement.insert(page)
+    memory.entered(page)
     buf = vp.bufs[block] = Buf(page)
     return buf
 
