@@ -71,7 +71,7 @@ def test_with_swap_one_operation_needs_a_fraction_of_ram(spill: Spill) -> None:
 
 def test_writes_leave_the_reserve_to_reads(spill: Spill) -> None:
     node = spill.file()
-    spill.memory.stuck = True
+    spill.memory.failed()
     assert vnops.write(node, 0, memoryview(pattern(1, BLOCK)), ROOT) == BLOCK
     assert spill.memory.writable == 16
     assert vnops.write(node, BLOCK, memoryview(pattern(2, BLOCK)), ROOT) == BLOCK
@@ -219,6 +219,25 @@ def test_page_out_is_tried_again_when_a_page_came_that_can_be_dropped() -> None:
     spill.page_out_all()
     assert spill.memory.counters.dropped_clean == 2
     spill.swap.close()
+
+
+def test_page_out_is_tried_again_when_there_is_a_page_that_it_has_not_tried() -> None:
+    spill = Spill(ram=64)
+    spill.page_out_all()
+    assert spill.memory.stuck  # there was nothing to free
+    node = spill.file(data=pattern(1, 3 * BLOCK))
+    assert node.uobj.swapped
+    spill.check()
+    spill.swap.close()
+
+
+def test_after_a_failure_a_new_page_is_no_reason_to_try_again(spill: Spill) -> None:
+    node = spill.file(data=pattern(1, FRAME))
+    spill.page_out(fails=True)
+    spill.put(node, pattern(2, FRAME), BLOCK)
+    assert spill.memory.stuck
+    spill.memory.retry()
+    assert not spill.memory.stuck
 
 
 def test_page_out_goes_on_as_long_as_some_victims_were_not_tried(
