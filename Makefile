@@ -1,11 +1,12 @@
 # make serve    set up what is needed and serve on tcp://127.0.0.1:5640 (ARGS="--size 8g ...")
 # make test     set up what is needed and run every check and every test (PYTEST_ARGS="-k ...")
+# make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test lint dist clean
+.PHONY: serve test lint bench-memory dist clean
 
 serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
@@ -19,6 +20,10 @@ lint: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-memory: .venv/bench
+	$(BIN)/python -m bench.replacement
+	$(BIN)/python -m bench.memory
 
 dist: .venv/test
 	$(BIN)/python -m build
@@ -41,4 +46,8 @@ clean:
 
 .venv/test: .venv/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/bench: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@

@@ -12,7 +12,10 @@ from typing import NoReturn
 import structlog
 import uvloop
 
+from tmpfs_core.frames import FRAME
+from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
+from tmpfs_core.swap import Swap, SwapFile
 
 from . import __version__
 from .config import OPTIONS, Address, Config, ConfigError, Tcp, load
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         serve_parser.add_argument(
             f"--{key}",
             metavar=option.metavar,
-            action="append" if key == "listen" else "store",
+            action="append" if option.many else "store",
             help=(option.help + default).replace("%", "%%"),
         )
     serve_parser.add_argument(
@@ -91,10 +94,8 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    try:
-        mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid)
-    except OSError as error:
-        raise ConfigError(f"--size: {config.size} bytes: {error.strerror}") from None
+    memory = _memory(config)
+    mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory)
     server = Server(mount, config.msize)
     try:
         for address in config.listen:
@@ -104,6 +105,26 @@ async def serve(config: Config) -> None:
         log.info("stopping")
     finally:
         await server.stop()
+
+
+def _memory(config: Config) -> Memory:
+    """RAM and swap as configured.
+
+    Raises:
+        ConfigError: the host refuses them.
+    """
+    files: list[SwapFile] = []
+    for path in config.swap:
+        frames = config.swap_size // FRAME // len(config.swap)
+        try:
+            files.append(SwapFile(path, frames))
+        except OSError as error:
+            raise ConfigError(f"--swap: {path}: {error.strerror}") from None
+    try:
+        return Memory(config.ram // FRAME, Swap(files) if files else None)
+    except OSError as error:
+        key = "ram" if files else "size"
+        raise ConfigError(f"--{key}: {config.ram} bytes: {error.strerror}") from None
 
 
 def _mount_command(address: Address, msize: int) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tmpfs_core.memory import reserve_for
+
 from .wire.constants import MSIZE_MIN
 
 MSIZE_MAX = 16 << 20
@@ -120,12 +122,13 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: how its text is read, and its default as text."""
+    """One option: how its text is read, its default as text, and whether it may be repeated."""
 
     parse: Callable[[str], Any]
-    default: str
+    default: str | None
     metavar: str
     help: str
+    many: bool = False
 
 
 #: The options of ``serve`` by their key.
@@ -135,9 +138,26 @@ OPTIONS: dict[str, Option] = {
         "tcp://127.0.0.1:5640",
         "ADDR",
         "address to listen on, tcp://HOST:PORT or unix:///PATH; may be given several times",
+        many=True,
     ),
     "size": Option(
         _file_size, "50%", "SIZE", "bytes that files may take: k, m, g, t, or % of the host's RAM"
+    ),
+    "ram": Option(
+        _file_size,
+        None,
+        "SIZE",
+        "bytes of them that may be in RAM; the rest is in swap (default: all)",
+    ),
+    "swap": Option(
+        str,
+        None,
+        "PATH",
+        "file to make for swap, gone when the server ends; may be given several times",
+        many=True,
+    ),
+    "swap-size": Option(
+        _file_size, None, "SIZE", "bytes of swap in all (default: what --ram can not hold)"
     ),
     "nr-inodes": Option(
         _count,
@@ -165,6 +185,9 @@ class Config:
 
     listen: tuple[Address, ...]
     size: int
+    ram: int
+    swap: tuple[str, ...]
+    swap_size: int
     nr_inodes: int
     mode: int
     uid: int
@@ -194,10 +217,27 @@ def load(given: Mapping[str, list[str]], environ: Mapping[str, str], file: Path 
         elif key in from_file:
             source, texts = f"{file}: {key}", from_file[key]
         else:
-            source, texts = key, [option.default]
+            source, texts = key, [] if option.default is None else [option.default]
         parsed = [_parse(source, option, text) for text in texts]
-        values[key.replace("-", "_")] = tuple(parsed) if key == "listen" else parsed[-1]
+        values[key.replace("-", "_")] = tuple(parsed) if option.many else (parsed or [None])[-1]
+    _settle_swap(values)
     return Config(**values)
+
+
+def _settle_swap(values: dict[str, Any]) -> None:
+    """Fill in how much RAM and swap there is, where that follows from the rest."""
+    size, ram = values["size"], values["ram"]
+    if ram is None or ram >= size:
+        if values["swap"] or values["swap_size"]:
+            raise ConfigError(f"--swap: without a use, --ram must be less than --size ({size})")
+        values["ram"], values["swap_size"] = size, 0
+    elif not values["swap"]:
+        raise ConfigError(f"--ram: {ram} is less than --size ({size}), so --swap must be given")
+    elif values["swap_size"] is None:
+        values["swap_size"] = size - ram + reserve_for(ram // PAGE) * PAGE
+    swap_size = values["swap_size"]
+    if swap_size // PAGE < len(values["swap"]):
+        raise ConfigError(f"--swap-size: {swap_size} is less than a page for each --swap")
 
 
 def _parse(source: str, option: Option, text: str) -> Any:

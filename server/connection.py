@@ -73,13 +73,14 @@ class Connection:
         self._gone = gone
         self._log = log.bind(peer=peer)
         self._loop = asyncio.get_running_loop()
-        self._session = make_session(self._send)
+        self._session = make_session(self._replied)
         self._inbox: memoryview | None = None  # its first _held bytes are not handled yet
         self._held = 0
         self._unsent: memoryview | None = None  # while set, nothing is read
         self._finishing = False
         self._open = True
-        self._loop.add_reader(sock, self._readable)
+        self._reading = False
+        self._resume()
         self._log.info("client connected")
 
     def finish(self) -> None:
@@ -125,15 +126,31 @@ class Connection:
             return
         self._keep(buffer, start, stop)
         self._send()
-        if self._open and self._held and not self._session.needed:
-            self._loop.remove_reader(self._sock)  # first what is here already
+        if self._session.congested:
+            self._pause()
+        elif self._held and not self._session.needed:
+            self._pause()  # first what is here already
             self._loop.call_soon(self._resume)
 
+    def _replied(self) -> None:
+        """A request that had to wait was answered."""
+        self._send()
+        if not self._reading:
+            self._resume()
+
+    def _pause(self) -> None:
+        """Read no more until :meth:`_resume`."""
+        if self._open and self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+
     def _resume(self) -> None:
-        """Go on with what is held, then with what the socket has."""
-        if not self._open or self._unsent is not None:
+        """Go on with what is held, then with what the socket has, if nothing stands against it."""
+        if not self._open or self._unsent is not None or self._session.congested:
             return
-        self._loop.add_reader(self._sock, self._readable)
+        if not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._sock, self._readable)
         if self._inbox is not None and not self._session.needed:
             self._handle(self._inbox, self._held)
 
@@ -168,7 +185,7 @@ class Connection:
         out.clear()
         if rest:
             self._unsent = memoryview(rest)
-            self._loop.remove_reader(self._sock)
+            self._pause()
             self._loop.add_writer(self._sock, self._writable)
 
     def _writable(self) -> None:

@@ -10,11 +10,11 @@ Rules of this file:
 import errno
 from dataclasses import dataclass, field
 
-from tmpfs_core import xattr
+from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
 from tmpfs_core.directory import Dirent
 from tmpfs_core.mount import Mount
-from tmpfs_core.node import Node, vref, vrele
+from tmpfs_core.node import FileNode, Node, vref, vrele
 
 from .errors import refuse
 from .wire.constants import NOFID, O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
@@ -143,6 +143,8 @@ class Client:
         if fid is None:
             refuse(errno.EBADF)
         node = fid.node
+        if fid.flags is not None and isinstance(node, FileNode):
+            vnops.close(node)
         if node.locks is not None:
             node.locks.release_handle(fid)
         vrele(node)

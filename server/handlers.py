@@ -248,8 +248,10 @@ def _open(fid: Fid, flags: int) -> None:
         refuse(errno.ENOTDIR)
     elif kind != stat.S_IFREG:
         refuse(errno.ELOOP if kind == stat.S_IFLNK else errno.ENXIO)
-    elif flags & O_TRUNC:
-        vnops.setattr(fid.node, fid.cred, size=0)
+    else:
+        if flags & O_TRUNC:
+            vnops.setattr(fid.node, fid.cred, size=0)
+        vnops.open(fid.node)
     fid.flags = flags
 
 

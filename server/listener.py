@@ -15,6 +15,7 @@ from tmpfs_core.mount import Mount
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection
 from .fids import Client
+from .pager import Pager
 from .session import Session
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ class Server:
 
     def __init__(self, mount: Mount, msize: int) -> None:
         self._mount = mount
+        self._pager = Pager(mount.memory)
         self._msize = msize
         self._buffers = Buffers()
         self._listening: list[socket.socket] = []
@@ -87,6 +89,7 @@ class Server:
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.close("server stops")
+        await self._pager.close()
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
@@ -114,7 +117,8 @@ class Server:
 
     def _make_session(self, ready: Callable[[], None]) -> Session:
         client = Client(self._mount, LOCK_WAIT)
-        return Session(client, self._msize, asyncio.get_running_loop().create_task, ready)
+        spawn = asyncio.get_running_loop().create_task
+        return Session(client, self._msize, spawn, self._pager.provide, ready)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -13,10 +13,13 @@ Rules of this file:
 
 import asyncio
 import errno
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+from tmpfs_core.frames import BLOCK
+from tmpfs_core.vnode import NotResident
 
 from .errors import ProtocolError, errno_of, refuse
 from .fids import Client
@@ -27,6 +30,8 @@ from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion
 
 #: Requests handled in one pass.
 BATCH = 256
+#: Bytes of data that requests may hold which wait for RAM; from then on no more are taken.
+HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES = 262144
 #: Requests of one connection that may be waiting; one more is refused with EAGAIN.
@@ -48,6 +53,7 @@ class Session:
         client: its fids and what it may address.
         msize: the largest message offered, in bytes.
         spawn: runs a coroutine as a task.
+        provide: waits until what an operation needs is in RAM, as far as it can be.
         ready: called when replies came into ``out`` outside of :meth:`receive`.
     """
 
@@ -56,6 +62,7 @@ class Session:
         client: Client,
         msize: int,
         spawn: Callable[[Coroutine[Any, Any, bytes]], asyncio.Task[bytes]],
+        provide: Callable[[NotResident], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
         self.out: list[Buffer] = []
@@ -64,13 +71,20 @@ class Session:
         self._client = client
         self._msize = msize
         self._spawn = spawn
+        self._provide = provide
         self._ready = ready
+        self._held = 0
         self._waiting: dict[int, Waiting] = {}
 
     @property
     def frame_max(self) -> int:
         """The largest frame that may come, in bytes."""
         return self._client.msize or MSIZE_MIN
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much data waits in requests that no more should be received."""
+        return self._held > HELD_MAX
 
     def receive(self, buffer: memoryview, start: int, stop: int) -> int:
         """Handle the whole frames of ``buffer[start:stop]``, one pass of them; where it stopped.
@@ -81,7 +95,7 @@ class Session:
         self.needed = 0
         room = PASS_BYTES
         for _ in range(BATCH):
-            if room < 0:
+            if room < 0 or self.congested:
                 break
             if stop - start < HEADER.size:
                 self.needed = MSIZE_MIN
@@ -134,7 +148,31 @@ class Session:
         if known is None:
             refuse(errno.EOPNOTSUPP)
         unpack, handler = known
-        return handler(client, tag, *unpack(buffer, at, end))
+        fields = unpack(buffer, at, end)
+        try:
+            return handler(client, tag, *fields)
+        except NotResident as absent:
+            kept = [memoryview(bytes(f)) if isinstance(f, memoryview) else f for f in fields]
+            return self._once_resident(absent, partial(handler, client, tag, *kept), end - at)
+
+    async def _once_resident(
+        self, absent: NotResident, request: Callable[[], Reply], size: int
+    ) -> bytes:
+        """Try a request of ``size`` bytes again when what it needs is in RAM."""
+        held = max(size, len(absent.places) * BLOCK)
+        self._held += held
+        try:
+            while True:
+                await self._provide(absent)
+                try:
+                    reply = request()
+                except NotResident as still:
+                    absent = still
+                else:
+                    assert not isinstance(reply, Coroutine)
+                    return reply if isinstance(reply, bytes) else b"".join(reply)
+        finally:
+            self._held -= held
 
     def _version(self, tag: int, msize: int, version: bytes) -> Reply:
         """A new session: what was before it is forgotten (version(5))."""

@@ -49,11 +49,11 @@ class Directory:
 
     def __init__(self) -> None:
         self._names: dict[bytes, Dirent] = {}
+        #: The entry of a name, or None.
+        self.find = self._names.get
         self._listed: list[bytes] = []
         self._cookies = array("Q")
         self._last = DOTDOT
-        #: The entry of a name, or None.
-        self.find = self._names.get
 
     def __len__(self) -> int:
         return len(self._names)
@@ -80,6 +80,8 @@ class Directory:
 
     def _sweep(self) -> None:
         live = list(self.after(DOTDOT))
+        self._names = {entry.name: entry for entry in live}  # a dict does not shrink by itself
+        self.find = self._names.get
         self._listed = [entry.name for entry in live]
         self._cookies = array("Q", [entry.cookie for entry in live])
 

@@ -16,7 +16,14 @@ import errno
 import mmap
 import os
 import sys
+from array import array
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .pageout import Laundry
+    from .swap import Copy
+    from .vmobject import VMObject
 
 FRAME = 4096
 FRAME_SHIFT = 12
@@ -32,26 +39,67 @@ _MAP_NORESERVE = 0x4000  # <asm-generic/mman-common.h>; not in Python's mmap mod
 
 
 class Page:
-    """A run of RAM frames holding one block of a file.
+    """A run of RAM frames holding one block of a file; it has exactly one owner.
 
     Attributes:
         slot: number of its block in the arena.
         mem: the block's 64 KiB of memory, writable.
         mask: bit i is set when frame i of the block is in use (16 bits).
+        owner: the object whose place ``pindex`` it is.
+        dirty: its bytes are nowhere else.
+        copy: where its bytes stand in swap too; only a clean page has one.
+        laundry: the page-out that is writing it, as long as nobody writes to it meanwhile.
+        ahead: it was read before anybody asked for it, and nobody has since.
+        awaited: it was read because somebody waits for it, who has not used it yet.
+        heat, queue: the replacement policy's.
     """
 
-    __slots__ = ("mask", "mem", "slot")
+    __slots__ = (
+        "ahead",
+        "awaited",
+        "copy",
+        "dirty",
+        "heat",
+        "laundry",
+        "mask",
+        "mem",
+        "owner",
+        "pindex",
+        "queue",
+        "slot",
+    )
 
-    def __init__(self, slot: int, mem: memoryview) -> None:
+    def __init__(self, slot: int, mem: memoryview, owner: "VMObject", pindex: int) -> None:
         self.slot = slot
         self.mem = mem
         self.mask = 0
+        self.owner = owner
+        self.pindex = pindex
+        self.dirty = False
+        self.copy: Copy | None = None
+        self.laundry: Laundry | None = None
+        self.ahead = False
+        self.awaited = False
+        self.heat = 0
+        self.queue = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What it holds, whichever page holds it: (ino, block)."""
+        return self.owner.ino, self.pindex
 
 
 def frame_bits(start: int, stop: int) -> int:
     """The mask of the frames that hold bytes ``start`` to ``stop`` (exclusive) of a block."""
     first = start >> FRAME_SHIFT
     return (1 << ((stop - 1) >> FRAME_SHIFT) + 1) - (1 << first)
+
+
+def whole_frame_bits(start: int, stop: int) -> int:
+    """The mask of the frames that bytes ``start`` to ``stop`` (exclusive) of a block fill."""
+    first = start + FRAME - 1 >> FRAME_SHIFT
+    last = stop >> FRAME_SHIFT
+    return (1 << last) - (1 << first) if last > first else 0
 
 
 class Arena:
@@ -75,9 +123,9 @@ class Arena:
         self._map.madvise(mmap.MADV_DONTDUMP)  # file data has no place in a core dump
         self._memory = memoryview(self._map)
         self._fresh = 0  # blocks from here on were never handed out
-        self._free: list[int] = []
+        self._free = array("Q")  # no int objects, which would keep the memory around them
 
-    def allocate(self) -> Page:
+    def allocate(self, owner: "VMObject", pindex: int) -> Page:
         """A page with no frame in use; the caller sets its mask before it allocates another."""
         if self._free:
             slot = self._free.pop()
@@ -85,7 +133,7 @@ class Arena:
             slot = self._fresh
             self._fresh += 1
         start = slot << BLOCK_SHIFT
-        return Page(slot, self._memory[start : start + BLOCK])
+        return Page(slot, self._memory[start : start + BLOCK], owner, pindex)
 
     def drop_frames(self, page: Page, first: int) -> int:
         """Give frames ``first`` and up of the page back to the host; how many were in use."""

@@ -12,10 +12,12 @@ import os
 from dataclasses import dataclass
 
 from .access import ROOT
+from .accounting import Budget
 from .directory import NAME_MAX
-from .frames import FRAME, Arena
+from .frames import FRAME
+from .memory import Memory
 from .node import DirNode, FileNode, Node
-from .vmobject import Budget
+from .vnode import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,24 @@ class Mount:
         size: bytes of file data (and extended attributes) that fit, rounded down to frames.
         nr_inodes: nodes and further hard links that fit.
         mode, uid, gid: of the root directory, as in tmpfs(5).
+        memory: RAM and swap for its pages; else it gets RAM for all of its size.
 
     Raises:
-        OSError: ENOMEM, the host refuses the address space for ``size``.
+        OSError: ENOMEM, the host refuses the address space.
     """
 
     def __init__(
-        self, size: int, nr_inodes: int, mode: int = 0o1777, uid: int = ROOT.uid, gid: int = 0
+        self,
+        size: int,
+        nr_inodes: int,
+        mode: int = 0o1777,
+        uid: int = ROOT.uid,
+        gid: int = 0,
+        memory: Memory | None = None,
     ) -> None:
+        self.memory = memory or Memory(size // FRAME)
         self.blocks = Budget(size // FRAME)
         self.inodes = Budget(nr_inodes)
-        self.arena = Arena(self.blocks.limit)
         self._last_ino = 0
         self._first_gen = int.from_bytes(os.urandom(4), "little")
         #: Nodes without a name that somebody still holds, by ino.
@@ -95,8 +104,8 @@ class Mount:
         for node in nodes.values():
             blocks += node.xattr_frames
             if isinstance(node, FileNode):
-                node.uobj.check()
-                blocks += node.uobj.frames
+                check(node.uobj, node.vnode)
+                blocks += node.uobj.charged
             elif not node.is_dir:
                 blocks += node.blocks >> 3
             if not node.is_dir:

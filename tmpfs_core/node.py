@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from .directory import Directory, Dirent
 from .locks import RangeLocks
-from .vmobject import VMObject
+from .vmobject import Uobj
+from .vnode import Vnode, truncate
 
 if TYPE_CHECKING:
     from .mount import Mount
@@ -110,20 +111,41 @@ class Node:
 
 
 class FileNode(Node):
-    """A regular file; its data is in ``uobj``."""
+    """A regular file.
 
-    __slots__ = ("uobj",)
+    Attributes:
+        uobj: its data at rest.
+        vnode: its active face while it is open.
+    """
+
+    __slots__ = ("uobj", "vnode")
 
     def __init__(self, mount: "Mount", mode: int, uid: int, gid: int) -> None:
         super().__init__(mount, stat.S_IFREG | mode, uid, gid)
-        self.uobj = VMObject(mount.arena, mount.blocks)
+        self.uobj = Uobj(self.ino, mount.memory, mount.blocks)
+        self.vnode: Vnode | None = None
 
     @property
     def blocks(self) -> int:
-        return self.uobj.frames << 3
+        return self.uobj.charged << 3
+
+    def open(self) -> Vnode:
+        """Its vnode, for one more user."""
+        if self.vnode is None:
+            self.vnode = Vnode(self.uobj)
+        self.vnode.usecount += 1
+        return self.vnode
+
+    def close(self) -> None:
+        """One user of the vnode less; with the last one it becomes inactive."""
+        assert self.vnode is not None
+        self.vnode.usecount -= 1
+        if not self.vnode.usecount:
+            self.vnode.inactive()
+            self.vnode = None
 
     def free(self) -> None:
-        self.uobj.truncate(0)
+        truncate(self.uobj, self.vnode, 0)
         super().free()
 
 

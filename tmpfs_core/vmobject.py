@@ -1,158 +1,151 @@
-"""VMObject: the page table of one file (pindex -> Page).
+"""VMObject: pindex -> Page, and the move of a page from one object to another.
 
 Rules of this file:
 
-* Place ``pindex`` holds bytes ``[pindex * BLOCK, (pindex + 1) * BLOCK)`` of the file: either a
-  page with at least one frame in use, or nothing (a hole, which reads as zeros).
-* Account, then allocate, then mutate: frames are taken from the budget before memory is touched,
-  so running out is a short count and never a half-made page.
-* Bytes behind the end of the file are zeros; :meth:`truncate` sees to it.
+* Place ``pindex`` holds bytes ``[pindex * BLOCK, (pindex + 1) * BLOCK)`` of a file.  At any moment
+  it is in exactly one state: a hole, resident in the vnode object, resident in the uobj, or in
+  swap (``uobj.swapped``).
+* A page has one owner.  :func:`move` copies no byte, keeps ``dirty``, and empties the target's
+  place first, so that nothing is ever held twice.
+* ``uobj.charged`` counts the frames of the file wherever they are; a frame is charged to the
+  mount's budget from the first write to it until it is freed.
 """
 
-import errno
-import os
-
-from .frames import (
-    BLOCK,
-    BLOCK_MASK,
-    BLOCK_SHIFT,
-    FRAME,
-    FRAME_SHIFT,
-    ZEROS,
-    Arena,
-    Page,
-    frame_bits,
-)
-
-
-class Budget:
-    """A count of things of which there may be ``limit``: frames, or inodes."""
-
-    __slots__ = ("limit", "used")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-
-    @property
-    def free(self) -> int:
-        return self.limit - self.used
-
-    def take(self, count: int) -> None:
-        """Count ``count`` more in use.
-
-        Raises:
-            OSError: ENOSPC, and nothing is taken.
-        """
-        if self.used + count > self.limit:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.used += count
-
-    def give(self, count: int) -> None:
-        self.used -= count
+from .accounting import Budget
+from .frames import Page
+from .memory import Memory
+from .swap import Copy
 
 
 class VMObject:
-    """The pages of one file; ``frames`` is how many RAM frames they hold."""
+    """Pages of one file: those in use (a vnode's), or those at rest (a :class:`Uobj`).
 
-    __slots__ = ("_arena", "_budget", "frames", "pages")
+    Attributes:
+        ino: whose pages these are.
+        pages: the resident ones, by place.
+    """
 
-    def __init__(self, arena: Arena, budget: Budget) -> None:
-        self._arena = arena
-        self._budget = budget
+    __slots__ = ("ino", "pages")
+
+    def __init__(self, ino: int) -> None:
+        self.ino = ino
         self.pages: dict[int, Page] = {}
-        self.frames = 0
 
-    def read(self, offset: int, count: int) -> list[memoryview]:
-        """Views of ``count`` bytes from ``offset``, one a block, without a copy.
+    def empty(self, pindex: int) -> None:
+        """Destroy what is at a place, so that a page may move there."""
+        raise NotImplementedError
 
-        They show the live pages: use or copy them before anything else happens to the file.
+    def rest(self, page: Page) -> None:
+        """Bring one of its pages to where it may be paged out."""
+        raise NotImplementedError
+
+
+def move(page: Page, target: VMObject) -> None:
+    """Make ``target`` the owner of ``page``."""
+    target.empty(page.pindex)
+    del page.owner.pages[page.pindex]
+    target.pages[page.pindex] = page
+    page.owner = target
+
+
+class Swapped:
+    """A place whose bytes are in swap.
+
+    Attributes:
+        mask: the frames that it has.
+        copy: where those are that are not all zeros; None once they were lost to an error.
+    """
+
+    __slots__ = ("copy", "mask")
+
+    def __init__(self, mask: int, copy: Copy | None) -> None:
+        self.mask = mask
+        self.copy = copy
+
+
+class Uobj(VMObject):
+    """The data of a file at rest, behind it the swap pager.
+
+    Attributes:
+        swapped: places whose bytes are in swap.
+        charged: frames of the file, in whichever state.
+    """
+
+    __slots__ = ("_budget", "charged", "memory", "swapped")
+
+    def __init__(self, ino: int, memory: Memory, budget: Budget) -> None:
+        super().__init__(ino)
+        self.memory = memory
+        self._budget = budget
+        self.swapped: dict[int, Swapped] = {}
+        self.charged = 0
+
+    @property
+    def chargeable(self) -> int:
+        """How many more frames the mount allows."""
+        return self._budget.free
+
+    def charge(self, frames: int) -> None:
+        """Account for frames that are about to be written for the first time, and for their RAM.
+
+        The caller has made sure that there are as many.
         """
-        get = self.pages.get
-        start = offset & BLOCK_MASK
-        pindex = offset >> BLOCK_SHIFT
-        if start + count <= BLOCK:
-            page = get(pindex)
-            return [(ZEROS if page is None else page.mem)[start : start + count]]
-        views = []
-        while count > 0:
-            page = get(pindex)
-            length = min(BLOCK - start, count)
-            views.append((ZEROS if page is None else page.mem)[start : start + length])
-            count -= length
-            pindex += 1
-            start = 0
-        return views
+        self._budget.take(frames)
+        self.memory.ram.take(frames)
+        self.charged += frames
 
-    def write(self, offset: int, data: memoryview) -> int:
-        """Store ``data`` at ``offset``; how many bytes fitted (fewer than asked: no space)."""
-        done = 0
-        total = len(data)
-        while done < total:
-            start = (offset + done) & BLOCK_MASK
-            stop = min(BLOCK, start + total - done)
-            room = self._room(offset + done >> BLOCK_SHIFT, start, stop)
-            if room is None:
-                break
-            mem, stop = room
-            mem[start:stop] = data[done : done + stop - start]
-            done += stop - start
-        return done
+    def uncharge(self, frames: int) -> None:
+        """Frames of the file are no more."""
+        self._budget.give(frames)
+        self.charged -= frames
 
-    def _room(self, pindex: int, start: int, stop: int) -> tuple[memoryview, int] | None:
-        """Memory for bytes ``start`` to ``stop`` of a place, and where it ends if cut short."""
-        page = self.pages.get(pindex)
-        held = 0 if page is None else page.mask
-        new = frame_bits(start, stop) & ~held
-        if new:
-            if new.bit_count() > self._budget.free:
-                stop = _fitting(held, start, stop, self._budget.free)
-                if stop == start:
-                    return None
-                new = frame_bits(start, stop) & ~held
-            self._budget.take(new.bit_count())
-            self.frames += new.bit_count()
-            if page is None:
-                page = self.pages[pindex] = self._arena.allocate()
-            page.mask |= new
-        assert page is not None
-        return page.mem, stop
+    def empty(self, pindex: int) -> None:
+        """Destroy what is at a place: a stale page must not stay behind one that moves home."""
+        page = self.pages.pop(pindex, None)
+        if page is not None:
+            self.uncharge(self.memory.release([page]))
+        swapped = self.swapped.pop(pindex, None)
+        if swapped is not None:
+            self._uncharge_swapped(swapped.mask)
+            if swapped.copy is not None:
+                self.memory.free_copy(swapped.copy)
 
-    def truncate(self, size: int) -> None:
-        """Free all from byte ``size`` on."""
-        places = -(-size >> BLOCK_SHIFT)
-        doomed = [pindex for pindex in self.pages if pindex >= places]
-        freed = self._arena.release([self.pages.pop(pindex) for pindex in doomed])
-        tail = size & BLOCK_MASK
-        page = self.pages.get(size >> BLOCK_SHIFT)
-        if tail and page is not None:
-            frame = tail >> FRAME_SHIFT
-            if page.mask >> frame & 1:
-                stop = (frame + 1) << FRAME_SHIFT
-                page.mem[tail:stop] = ZEROS[: stop - tail]
-            freed += self._arena.drop_frames(page, -(-tail >> FRAME_SHIFT))
-            if not page.mask:
-                self._arena.release([self.pages.pop(size >> BLOCK_SHIFT)])
-        self.frames -= freed
-        self._budget.give(freed)
+    def rest(self, page: Page) -> None:
+        """It rests here."""
 
-    def check(self) -> None:
-        """Assert this object's invariants (for tests)."""
-        assert all(page.mask for page in self.pages.values()), "a page without a frame"
-        held = sum(page.mask.bit_count() for page in self.pages.values())
-        assert held == self.frames, f"{held} frames held, {self.frames} counted"
-        for page in self.pages.values():
-            for frame in range(BLOCK // FRAME):
-                if not page.mask >> frame & 1:
-                    unused = page.mem[frame * FRAME : (frame + 1) * FRAME]
-                    assert unused == ZEROS[:FRAME], "an unused frame is not zero"
+    def evict(self, page: Page) -> int:
+        """Free a clean page of this object, which swap has too; how many frames that gives."""
+        assert page.copy is not None
+        del self.pages[page.pindex]
+        self.swapped[page.pindex] = Swapped(page.mask, page.copy)
+        frames = self.memory.arena.release([page])
+        self.memory.swapped += frames
+        self.memory.gained(frames)
+        return frames
 
+    def admit(self, page: Page, copy: Copy) -> None:
+        """The page was read from swap, which keeps its copy."""
+        del self.swapped[page.pindex]
+        self.memory.swapped -= page.mask.bit_count()
+        self.pages[page.pindex] = page
+        page.copy = copy
+        self.memory.replacement.insert(page)
+        self.memory.retry()  # it can be dropped again, even if swap is full
 
-def _fitting(held: int, start: int, stop: int, free: int) -> int:
-    """The furthest stop for which ``[start, stop)`` needs at most ``free`` frames not held yet."""
-    for frame in range(start >> FRAME_SHIFT, (stop - 1 >> FRAME_SHIFT) + 1):
-        if not held >> frame & 1:
-            if not free:
-                return max(start, frame << FRAME_SHIFT)
-            free -= 1
-    return stop
+    def trim(self, pindex: int, mask: int) -> None:
+        """Free the frames of a place in swap behind those in ``mask``."""
+        swapped = self.swapped.get(pindex)
+        if swapped is None:
+            return
+        if not swapped.mask & mask:
+            self.empty(pindex)
+            return
+        self._uncharge_swapped(swapped.mask & ~mask)
+        swapped.mask &= mask
+        if swapped.copy is not None:
+            self.memory.trim_copy(swapped.copy, mask)
+
+    def _uncharge_swapped(self, mask: int) -> None:
+        """Frames of the file that were in swap are no more."""
+        self.uncharge(mask.bit_count())
+        self.memory.swapped -= mask.bit_count()

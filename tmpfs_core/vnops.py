@@ -14,9 +14,11 @@ import stat
 from collections.abc import Iterator
 from typing import NoReturn
 
+from . import vnode as vm
 from .access import Cred, mode_after_write, without_privilege_bits
 from .directory import NAME_MAX, Dirent
 from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
+from .vnode import Vnode
 
 PATH_MAX = 4096
 #: The largest size of a file, in bytes (off_t).
@@ -232,44 +234,62 @@ def readlink(node: Node) -> bytes:
 # Data
 
 
-def read(node: Node, offset: int, count: int) -> list[memoryview]:
-    """Views of the live pages, one a block, of up to ``count`` bytes at ``offset``.
-
-    Empty at and behind the end of the file.  Use or copy them before anything else happens.
+def open(node: Node) -> Vnode:  # noqa: A001 the field's name for it
+    """The vnode of a regular file, to read and write it, until :func:`close`.
 
     Raises:
         OSError: EISDIR, EINVAL (no regular file).
     """
-    if not isinstance(node, FileNode):
-        fail(errno.EISDIR if node.is_dir else errno.EINVAL)
+    return _file(node).open()
+
+
+def close(node: Node) -> None:
+    """End what :func:`open` began."""
+    _file(node).close()
+
+
+def read(node: Node, offset: int, count: int) -> list[memoryview]:
+    """Views of the live pages, one a block, of up to ``count`` bytes at ``offset``.
+
+    Empty at and behind the end of the file.  Use or copy them before anything else happens.  The
+    file is open.
+
+    Raises:
+        NotResident: some of it is in swap.
+        OSError: EISDIR, EINVAL (no regular file); EIO, it was lost.
+    """
+    file = _file(node)
+    assert file.vnode is not None
+    wanted = min(count, file.size - offset, file.mount.memory.io_max)
+    views = vm.read(file.vnode, offset, wanted) if wanted > 0 else []
     if count > 0:
-        node.accessed()
-    count = min(count, node.size - offset)
-    if count <= 0:
-        return []
-    return node.uobj.read(offset, count)
+        file.accessed()
+    return views
 
 
 def write(node: Node, offset: int, data: memoryview, cred: Cred, append: bool = False) -> int:
-    """Store ``data`` at ``offset``, or at the end; how many bytes were stored.
+    """Store ``data`` at ``offset``, or at the end; how many bytes were stored.  The file is open.
 
     Raises:
-        OSError: EISDIR, EINVAL (no regular file); EFBIG; ENOSPC, not one byte fits.
+        NotResident: some of what it changes is in swap, or RAM has to be freed for it.
+        OSError: EISDIR, EINVAL (no regular file); EFBIG; ENOSPC, not one byte fits; EIO, what it
+            would change in part was lost.
     """
-    if not isinstance(node, FileNode):
-        fail(errno.EISDIR if node.is_dir else errno.EINVAL)
+    file = _file(node)
+    assert file.vnode is not None
     if append:
-        offset = node.size
+        offset = file.size
     if not data:
         return 0
     if offset >= SIZE_MAX:
         fail(errno.EFBIG)
-    done = node.uobj.write(offset, data[: SIZE_MAX - offset])
+    data = data[: min(SIZE_MAX - offset, file.mount.memory.io_max)]
+    done = vm.write(file.vnode, offset, data)
     if not done:
         fail(errno.ENOSPC)
-    node.size = max(node.size, offset + done)
-    node.mode = mode_after_write(node.mode, cred)
-    node.modified()
+    file.size = max(file.size, offset + done)
+    file.mode = mode_after_write(file.mode, cred)
+    file.modified()
     return done
 
 
@@ -290,15 +310,15 @@ def setattr(  # noqa: A001 the field's name for it
     """Change attributes, all or none: what chmod, chown, truncate and utimensat(2) do.
 
     Raises:
+        NotResident: the block where it is cut is in swap.
         OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG.
     """
     if size is not None:
-        if not isinstance(node, FileNode):
-            fail(errno.EISDIR if node.is_dir else errno.EINVAL)
+        file = _file(node)
         if size > SIZE_MAX:
             fail(errno.EFBIG)
         if size < node.size:
-            node.uobj.truncate(size)
+            vm.truncate(file.uobj, file.vnode, size)
         node.size = size
         node.mode = mode_after_write(node.mode, cred)
         node.modified()
@@ -318,6 +338,13 @@ def setattr(  # noqa: A001 the field's name for it
 
 
 # What the operations share
+
+
+def _file(node: Node) -> FileNode:
+    """``node`` as a regular file."""
+    if not isinstance(node, FileNode):
+        fail(errno.EISDIR if node.is_dir else errno.EINVAL)
+    return node
 
 
 def _directory(node: Node) -> DirNode:

@@ -35,6 +35,7 @@ SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin:/b
 PACKAGES = {
     "acl": "setfacl",
     "attr": "setfattr",
+    "e2fsprogs": "mkfs.ext4",
     "ethtool": "ethtool",
     "gcc": "gcc",
     "git": "git",
@@ -167,6 +168,13 @@ class Server:
 
     def log(self) -> str:
         return "".join(self._lines)
+
+    def peak_rss(self) -> int:
+        """The most memory that the server has had resident, in bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
 
     def stop(self) -> None:
         """Tell the server to end, and insist that it does so in order."""

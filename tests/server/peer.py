@@ -19,6 +19,7 @@ from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message, Qid, parse
 from tmpfs_core.mount import Mount
+from tmpfs_core.vnode import NotResident
 
 #: The fid that every peer attaches.
 ROOT = 0
@@ -42,6 +43,11 @@ def result(request: Message, reply: Message) -> Any:
         raise OSError(reply.ecode, os.strerror(reply.ecode))
     assert reply.TYPE == request.TYPE + 1
     return reply
+
+
+async def all_is_there(absent: NotResident) -> None:
+    """What provides for the requests on a mount without swap, where nothing can be absent."""
+    raise AssertionError(absent)
 
 
 class Stream:
@@ -78,7 +84,9 @@ class Peer:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, mount: Mount, msize: int, lock_wait: float
     ) -> None:
-        self.session = Session(Client(mount, lock_wait), msize, loop.create_task, self._collect)
+        self.session = Session(
+            Client(mount, lock_wait), msize, loop.create_task, all_is_there, self._collect
+        )
         self.arrived: list[tuple[int, Message]] = []
         self.unread = b""
         self._loop = loop

@@ -17,8 +17,12 @@ from server.config import (
     load,
     size,
 )
+from tmpfs_core.memory import reserve_for
 
 GIB = 1 << 30
+MIB = 1 << 20
+
+WITH_SWAP = {"size": ["8m"], "ram": ["2m"], "swap": ["/swap"]}
 
 
 def from_command_line(**given: str) -> Config:
@@ -39,6 +43,9 @@ def test_the_defaults() -> None:
     assert config == Config(
         listen=(Tcp("127.0.0.1", 5640),),
         size=host_ram() * 50 // 100,
+        ram=host_ram() * 50 // 100,
+        swap=(),
+        swap_size=0,
         nr_inodes=host_ram() // 4096 // 2,
         mode=0o1777,
         uid=os.getuid(),
@@ -77,13 +84,17 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "log-level": "error",
         "mode": "711",
     }.get(key, "12345")
+    default = WITH_SWAP if "swap" in key or key == "ram" else {}
+    others = {other: texts for other, texts in default.items() if other != key}
+    file = tmp_path / "t9.toml"
+    file.write_text(f'{key} = "{text}"\n')
     configs = [
-        load({key: [text]}, {}, None),
-        load({}, {"TMPFS9P_" + key.upper().replace("-", "_"): text}, None),
-        from_toml(tmp_path, f'{key} = "{text}"\n'),
+        load({**others, key: [text]}, {}, None),
+        load(others, {"TMPFS9P_" + key.upper().replace("-", "_"): text}, None),
+        load(others, {}, file),
     ]
     assert configs[0] == configs[1] == configs[2]
-    assert configs[0] != load({}, {}, None)
+    assert configs[0] != load(default, {}, None)
 
 
 def test_several_addresses(tmp_path: Path) -> None:
@@ -192,6 +203,9 @@ BAD = [
     ("size", "1x", "a number of bytes, with k, m, g, t or %"),
     ("size", "4095", "at least one page, 4096 bytes"),
     ("size", "0%", "at least one page, 4096 bytes"),
+    ("ram", "much", "a number of bytes, with k, m, g, t or %"),
+    ("ram", "4095", "at least one page, 4096 bytes"),
+    ("swap-size", "4095", "at least one page, 4096 bytes"),
     ("nr-inodes", "0", "a number from 1"),
     ("nr-inodes", "50%", "a number from 1"),
     ("nr-inodes", "many", "a number of bytes, with k, m, g, t or %"),
@@ -230,6 +244,62 @@ def test_a_bad_value_is_told_with_its_key_and_what_is_allowed(
 def test_more_inodes_than_the_protocol_can_count_are_refused() -> None:
     with pytest.raises(ConfigError, match="nr-inodes"):
         from_command_line(nr_inodes=str(1 << 64))
+
+
+# RAM and swap
+
+
+def test_all_is_in_ram_unless_told_otherwise() -> None:
+    config = from_command_line(size="8m")
+    assert (config.ram, config.swap, config.swap_size) == (8 * MIB, (), 0)
+
+
+@pytest.mark.parametrize("ram", ["8m", "9m"])
+def test_no_more_ram_is_used_than_files_may_take(ram: str) -> None:
+    assert from_command_line(size="8m", ram=ram) == from_command_line(size="8m")
+
+
+def test_swap_holds_what_ram_does_not_with_what_is_kept_free_to_read_into() -> None:
+    config = load(WITH_SWAP, {}, None)
+    assert (config.ram, config.swap) == (2 * MIB, ("/swap",))
+    assert config.swap_size == (8 - 2) * MIB + reserve_for(2 * MIB // 4096) * 4096
+
+
+def test_swap_may_be_of_any_size_and_in_several_files(tmp_path: Path) -> None:
+    given = {key: WITH_SWAP[key] for key in ("size", "ram")}
+    file = tmp_path / "t9.toml"
+    file.write_text('swap = ["/a", "/b"]\nswap-size = "1m"\n')
+    configs = [
+        load({**given, "swap": ["/a", "/b"], "swap-size": ["1m"]}, {}, None),
+        load(given, {"TMPFS9P_SWAP": "/a,/b", "TMPFS9P_SWAP_SIZE": "1m"}, None),
+        load(given, {}, file),
+    ]
+    assert configs[0] == configs[1] == configs[2]
+    assert (configs[0].swap, configs[0].swap_size) == (("/a", "/b"), MIB)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ram": "2m"}, r"--ram: .* less than --size .* so --swap must be given"),
+        ({"swap": "/swap"}, "--swap: without a use, --ram must be less than --size"),
+        ({"swap_size": "1m"}, "--swap: without a use, --ram must be less than --size"),
+        ({"ram": "8m", "swap": "/swap"}, "--swap: without a use"),
+        ({"ram": "2m", "swap_size": "1m"}, "--swap must be given"),
+    ],
+)
+def test_ram_and_swap_that_do_not_fit_together_are_refused(
+    given: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_command_line(size="8m", **given)
+
+
+def test_each_swap_file_holds_a_page_at_least() -> None:
+    given = {**WITH_SWAP, "swap": ["/a", "/b"]}
+    with pytest.raises(ConfigError, match="--swap-size: 8191 is less than a page for each --swap"):
+        load({**given, "swap-size": ["8191"]}, {}, None)
+    assert load({**given, "swap-size": ["8192"]}, {}, None).swap_size == 8192
 
 
 # Files that can not be

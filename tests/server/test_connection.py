@@ -18,7 +18,7 @@ from server.wire import messages as m
 from server.wire.codec import HEADER
 from tmpfs_core.mount import Mount
 
-from .peer import GUARD, ROOT, SocketPeer
+from .peer import GUARD, ROOT, SocketPeer, all_is_there
 from .test_handlers_locks import tlock
 
 MSIZE = 1 << 20
@@ -63,7 +63,8 @@ class Link:
         loop = asyncio.get_running_loop()
 
         def make_session(ready: Callable[[], None]) -> Session:
-            return session(Client(self._mount, 3600.0), MSIZE, loop.create_task, ready)
+            client = Client(self._mount, 3600.0)
+            return session(client, MSIZE, loop.create_task, all_is_there, ready)
 
         sock.setblocking(False)
         self.connections.append(Connection(sock, "peer", self._buffers, make_session, self._ended))

@@ -26,7 +26,9 @@ def client(mount: Mount) -> Iterator[Client]:
 @pytest.fixture
 def file(mount: Mount) -> Dirent:
     entry = vnops.create(mount.root, b"file", 0o644, ROOT, 0)
+    vnops.open(entry.node)
     vnops.write(entry.node, 0, memoryview(b"data"), ROOT)
+    vnops.close(entry.node)
     return entry
 
 

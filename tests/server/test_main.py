@@ -182,6 +182,21 @@ def test_it_says_that_it_is_ready_however_little_is_logged() -> None:
         assert server.stop() == (0, [])
 
 
+def test_files_spill_to_a_swap_file_that_nobody_sees(tmp_path: Path) -> None:
+    options = f"--listen tcp://127.0.0.1:0 --size 8m --ram 2m --swap {tmp_path}/swap"
+    contents = [bytes([i + 1]) * 65536 for i in range(7 * 16)]
+    with serving(*options.split()) as server, server.connect() as sock:
+        assert not os.listdir(tmp_path)
+        ask(sock, m.Tversion(1 << 20, c.VERSION))
+        ask(sock, m.Tattach(0, c.NOFID, b"", b"", 0))
+        ask(sock, m.Tlcreate(0, b"file", c.O_RDWR, 0o600, 0))
+        for place, data in enumerate(contents):
+            assert ask(sock, m.Twrite(0, place * 65536, data)) == m.Rwrite(65536)
+        for place, data in enumerate(contents):
+            assert ask(sock, m.Tread(0, place * 65536, 65536)) == m.Rread(data)
+        assert server.stop()[0] == 0
+
+
 # Stopping
 
 
@@ -213,6 +228,11 @@ def test_a_signal_ends_the_connections_too() -> None:
         (["serve", "--listen", "tcp://a..b:1"], "tmpfs9p: tcp://a..b:1: "),
         (["serve", "--size", "16777216t"], "tmpfs9p: --size: "),
         (["serve", "--size", "9" * 30], "tmpfs9p: --size: "),
+        (["serve", "--size", "8m", "--ram", "1m"], "tmpfs9p: --ram: 1048576 is less than --size"),
+        (
+            ["serve", "--size", "8m", "--ram", "1m", "--swap", "/missing/swap"],
+            "tmpfs9p: --swap: /missing/swap: No such file",
+        ),
         (["serve", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["serve", "--size"], "--size: expected one argument"),
         (["nonsense"], "invalid choice: 'nonsense'"),
@@ -233,6 +253,23 @@ def test_an_address_space_that_the_host_refuses_exits_2() -> None:
     assert done.returncode == 2
     assert "tmpfs9p: --size: " in done.stderr
     assert "Cannot allocate memory" in done.stderr
+
+
+def test_ram_that_the_host_refuses_is_named_where_it_is_not_all(tmp_path: Path) -> None:
+    swap = tmp_path / "swap"
+    given = f"--size 129t --ram 128t --swap {swap} --swap-size 1m"
+    done = run("serve", *given.split())
+    assert (done.returncode, "tmpfs9p: --ram: " in done.stderr) == (2, True)
+    assert not swap.exists()
+
+
+def test_a_file_that_is_there_is_not_taken_for_swap(tmp_path: Path) -> None:
+    swap = tmp_path / "precious"
+    swap.write_text("data")
+    done = run("serve", "--size", "8m", "--ram", "1m", "--swap", str(swap))
+    assert done.returncode == 2
+    assert done.stderr == f"tmpfs9p: --swap: {swap}: File exists\n"
+    assert swap.read_text() == "data"
 
 
 def test_a_bad_environment_exits_2() -> None:

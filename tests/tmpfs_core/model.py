@@ -243,6 +243,10 @@ class Model:
 
     # Data
 
+    def open(self, inode: Inode) -> None:
+        self._require_file(inode)
+        self.hold(inode)
+
     def read(self, inode: Inode, offset: int, count: int) -> bytes:
         self._require_file(inode)
         if count:

@@ -60,13 +60,21 @@ def make_dir(parent: Node, name: bytes = b"dir", mode: int = 0o755) -> DirNode:
     return node
 
 
-def put(node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT) -> int:
+def put(node: Node, data: bytes, offset: int = 0, cred: Cred = ROOT, append: bool = False) -> int:
     """Write ``data``; how much of it was stored."""
-    return vnops.write(node, offset, memoryview(data), cred)
+    vnops.open(node)
+    try:
+        return vnops.write(node, offset, memoryview(data), cred, append)
+    finally:
+        vnops.close(node)
 
 
 def get(node: Node, offset: int, count: int) -> bytes:
-    return b"".join(vnops.read(node, offset, count))
+    vnops.open(node)
+    try:
+        return b"".join(vnops.read(node, offset, count))
+    finally:
+        vnops.close(node)
 
 
 def peek(node: Node, offset: int = 0, count: int = vnops.SIZE_MAX) -> bytes:

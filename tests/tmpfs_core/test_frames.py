@@ -7,16 +7,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmpfs_core.frames import BLOCK, FRAME, FRAMES_PER_BLOCK, ZEROS, Arena, Page, frame_bits
+from tmpfs_core.frames import (
+    BLOCK,
+    FRAME,
+    FRAMES_PER_BLOCK,
+    ZEROS,
+    Arena,
+    Page,
+    frame_bits,
+    whole_frame_bits,
+)
+from tmpfs_core.vmobject import VMObject
 
 from .support import refused, resident
 
 MIB = 1 << 20
 
 
+def new(arena: Arena) -> Page:
+    return arena.allocate(VMObject(7), 3)
+
+
 def fill(arena: Arena, mask: int = 0xFFFF) -> Page:
     """A page with these frames in use and full of ones."""
-    page = arena.allocate()
+    page = new(arena)
     page.mask = mask
     for frame in range(FRAMES_PER_BLOCK):
         if mask >> frame & 1:
@@ -41,6 +55,15 @@ def test_frame_bits_at_the_edges_of_frames(start: int, stop: int, bits: int) -> 
     assert frame_bits(start, stop) == bits
 
 
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.integers(0, BLOCK - 1), st.integers(1, BLOCK))
+def test_whole_frame_bits_names_each_frame_that_the_range_fills(start: int, stop: int) -> None:
+    if start >= stop:
+        start, stop = stop - 1, start + 1
+    filled = [f for f in range(16) if start <= f * FRAME and (f + 1) * FRAME <= stop]
+    assert whole_frame_bits(start, stop) == sum(1 << frame for frame in filled)
+
+
 def test_the_block_of_zeros_can_not_be_written() -> None:
     assert len(ZEROS) == BLOCK
     assert ZEROS.readonly
@@ -48,15 +71,24 @@ def test_the_block_of_zeros_can_not_be_written() -> None:
 
 
 def test_a_new_page_is_one_block_of_zeros_with_no_frame_in_use() -> None:
-    page = Arena(4).allocate()
+    page = new(Arena(4))
     assert page.mask == 0
     assert page.mem == ZEROS
     assert not page.mem.readonly
 
 
+def test_a_new_page_knows_its_place_and_has_no_history() -> None:
+    page = new(Arena(4))
+    assert (page.key, page.pindex) == ((7, 3), 3)
+    assert not page.dirty
+    assert not page.ahead
+    assert page.copy is None
+    assert page.laundry is None
+
+
 def test_pages_do_not_overlap() -> None:
     arena = Arena(3)
-    pages = [arena.allocate() for _ in range(3)]
+    pages = [new(arena) for _ in range(3)]
     for i, page in enumerate(pages):
         page.mem[:] = bytes([i + 1]) * BLOCK
     assert [set(page.mem) for page in pages] == [{1}, {2}, {3}]
@@ -74,7 +106,7 @@ def test_a_released_page_is_zeros_when_it_is_used_again() -> None:
     arena = Arena(FRAMES_PER_BLOCK)
     page = fill(arena)
     assert arena.release([page]) == FRAMES_PER_BLOCK
-    again = arena.allocate()
+    again = new(arena)
     assert again.slot == page.slot
     assert again.mem == ZEROS
 
@@ -86,7 +118,7 @@ def test_release_clears_exactly_the_pages_it_is_given() -> None:
     assert arena.release(doomed) == 4 * FRAMES_PER_BLOCK
     for page in pages:
         assert set(page.mem) == ({0} if page in doomed else {0xFF})
-    assert {arena.allocate().slot for _ in doomed} == {page.slot for page in doomed}
+    assert {new(arena).slot for _ in doomed} == {page.slot for page in doomed}
 
 
 def test_releasing_nothing_frees_nothing() -> None:
@@ -118,7 +150,7 @@ def test_drop_frames_counts_those_that_were_in_use(first: int, dropped: int) -> 
 def test_an_unused_arena_costs_no_memory() -> None:
     before = resident()
     arena = Arena(1 << 16)  # 4 GiB of address space
-    arena.allocate()
+    new(arena)
     assert resident() - before < 4 * MIB
 
 

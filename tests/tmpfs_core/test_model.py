@@ -19,10 +19,10 @@ from tmpfs_core.access import Cred
 from tmpfs_core.directory import Dirent
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.mount import Mount
-from tmpfs_core.node import DirNode, Node, vref, vrele
+from tmpfs_core.node import DirNode, FileNode, Node, vref, vrele
 
 from .model import SIZE_MAX, Inode, Model, Name, RefusedError
-from .support import DAY, Clock, get, names, peek
+from .support import DAY, Clock, get, names, peek, put
 
 FRAMES = 80  # 320 KiB: five blocks
 INODES = 20
@@ -68,6 +68,8 @@ class TmpfsMachine(RuleBasedStateMachine):
         assert self.model.root.own is not None
         #: Entries, also such as have been unlinked, of what is in ``inodes``.
         self.entries: list[tuple[Name, Dirent]] = [(self.model.root.own, self.mount.root.entry)]
+        #: Those that are held open, each as often as it is.
+        self.opened: list[tuple[Inode, Node]] = []
         #: How far a listing came: (directory, place in the model, cookie in the core).
         self.listings: list[tuple[Inode, Node, int, int]] = []
 
@@ -291,7 +293,7 @@ class TmpfsMachine(RuleBasedStateMachine):
         version = node.version
         results = self.compare(
             lambda: self.model.write(inode, offset, data, uid, append),
-            lambda: vnops.write(node, offset, memoryview(data), Cred(uid), append),
+            lambda: put(node, data, offset, Cred(uid), append),
         )
         if results is not None:
             assert results[0] == results[1]
@@ -384,13 +386,34 @@ class TmpfsMachine(RuleBasedStateMachine):
         self.model.hold(inode)
         vref(node)
 
-    @precondition(lambda self: any(inode.refs for inode, _ in self.inodes))
+    @rule(what=picks)
+    def open(self, what: int) -> None:
+        """Open a file, and so hold it."""
+        inode, node = self.file(what)
+        if self.compare(lambda: self.model.open(inode), lambda: vnops.open(node)) is not None:
+            vref(node)
+            self.opened.append((inode, node))
+
+    @precondition(lambda self: self.opened)
+    @rule(which=picks)
+    def close(self, which: int) -> None:
+        inode, node = self.opened.pop(which % len(self.opened))
+        vnops.close(node)
+        self.model.let_go(inode)
+        vrele(node)
+
+    @precondition(lambda self: self.only_held())
     @rule(what=picks)
     def let_go(self, what: int) -> None:
-        held = [both for both in self.inodes if both[0].refs]
+        held = self.only_held()
         inode, node = held[what % len(held)]
         self.model.let_go(inode)
         vrele(node)
+
+    def only_held(self) -> list[tuple[Inode, Node]]:
+        """What is held more often than it is open."""
+        opened = [inode for inode, _ in self.opened]
+        return [both for both in self.inodes if both[0].refs > opened.count(both[0])]
 
     # After each step
 
@@ -417,6 +440,8 @@ class TmpfsMachine(RuleBasedStateMachine):
         for field in ("atime", "mtime", "ctime"):
             assert getattr(node, field) == getattr(inode, field), field
         assert node.blocks == 8 * inode.data_frames
+        if isinstance(node, FileNode):
+            assert (node.vnode is not None) == ((inode, node) in self.opened)
         assert sorted(xattr.listxattr(node).split(b"\0")[:-1]) == sorted(inode.xattrs)
         if isinstance(node, DirNode):
             assert names(node) == [entry.name for entry in inode.listed()]

@@ -1,0 +1,266 @@
+"""What memory costs, how it is shared, and where it goes: ``python -m bench.memory``.
+
+* economy: bytes of RSS for a file of 1 GiB, for empty and for small files, and what stays behind
+  when all is deleted; measured in a process of its own each;
+* timeline: resident and swapped bytes while 1 GiB is written, read and deleted through 128 MiB;
+* fairness: getattr on one connection while another reads at random through four times the RAM,
+  beside the same when idle.  It needs npload, built from ../shared/tools; else it is skipped.
+
+Writes bench/results/memory.md and memory.svg.
+"""
+
+import gc
+import os
+import random  # the places of reads are no secret
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tmpfs_core import vnops
+from tmpfs_core.access import ROOT
+from tmpfs_core.frames import FRAME
+from tmpfs_core.memory import Memory
+from tmpfs_core.mount import Mount
+from tmpfs_core.node import Node
+from tmpfs_core.pageout import SLICE, Arrival, Laundry
+from tmpfs_core.swap import Swap, SwapFile
+from tmpfs_core.vnode import NotResident
+
+RESULTS = Path(__file__).parent / "results"
+NPLOAD = Path(__file__).parents[2] / "shared/tools/npload.c"
+GIB = 1 << 30
+FILES = 100_000
+
+
+def rss() -> int:
+    """Bytes of this process that are resident."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# Economy
+
+
+def create_files(directory: Node, data: bytes) -> None:
+    for number in range(FILES):
+        entry = vnops.create(directory, b"file-%06d" % number, 0o644, ROOT, 0)
+        if data:
+            vnops.open(entry.node)
+            vnops.write(entry.node, 0, memoryview(data), ROOT)
+            vnops.close(entry.node)
+
+
+def create_large(directory: Node) -> None:
+    node = vnops.create(directory, b"large", 0o644, ROOT, 0).node
+    vnops.open(node)
+    chunk = memoryview(os.urandom(1 << 20))
+    for offset in range(0, GIB, len(chunk)):
+        vnops.write(node, offset, chunk, ROOT)
+    vnops.close(node)
+
+
+CASES: dict[str, Callable[[Node], None]] = {
+    "empty": lambda directory: create_files(directory, b""),
+    "small": lambda directory: create_files(directory, b"x" * 100),
+    "large": create_large,
+}
+
+
+def economy(case: str) -> None:
+    """Print: bytes at the start, with everything there, and when all was deleted."""
+    mount = Mount(3 * GIB, 10 * FILES)
+    directory = vnops.mkdir(mount.root, b"d", 0o755, ROOT, 0).node
+    start = rss()
+    CASES[case](directory)
+    full = rss()
+    for entry in list(vnops.readdir(directory, 0)):
+        vnops.remove(entry)
+    print(start, full, rss())
+
+
+def measured(case: str) -> tuple[int, int, int]:
+    """The same, in a process of its own."""
+    command = [sys.executable, "-m", "bench.memory", case]
+    start, full, end = subprocess.check_output(command, text=True).split()
+    return int(start), int(full), int(end)
+
+
+def economy_table() -> list[str]:
+    rows = []
+    left = []
+    for case, unit, per, most in (
+        ("large", "% bookkeeping of a file of 1 GiB", GIB / 100, 2.0),
+        ("empty", "KiB for an empty file", FILES * 1024, 1.2),
+        ("small", "KiB for a file of 100 bytes", FILES * 1024, 5.5),
+    ):
+        start, full, end = measured(case)
+        cost = (full - start - (GIB if case == "large" else 0)) / per
+        rows.append(row(unit, f"{cost:.2f}", f"{most}", cost <= most))
+        left.append((case, start, end))
+    for case, start, end in left:
+        grown = (end - start) / start * 100
+        rows.append(row(f"% more RSS after deleting ({case})", f"{grown:.1f}", "10", grown <= 10))
+    return rows
+
+
+def row(what: str, figure: str, target: str, reached: bool) -> str:
+    return f"| {what} | {figure} | {target} | {'yes' if reached else 'NO'} |"
+
+
+# Timeline
+
+
+class Timeline:
+    """A mount with less RAM than it holds, and samples of where its bytes are."""
+
+    def __init__(self, ram: int, size: int) -> None:
+        path = os.path.join(tempfile.gettempdir(), f"tmpfs9p-bench-{os.getpid()}")
+        swap = Swap([SwapFile(path, size // FRAME)])
+        self.memory = Memory(ram // FRAME, swap)
+        self.mount = Mount(size, 1000, memory=self.memory)
+        self.samples: list[tuple[float, int, int]] = []
+        self._start = time.perf_counter()
+
+    def sample(self) -> None:
+        now = time.perf_counter() - self._start
+        used, swapped = self.memory.ram.used * FRAME, self.memory.swapped * FRAME
+        self.samples.append((now, used, swapped))
+
+    def do(self, operation: Callable[[], object]) -> None:
+        """Run an operation, providing what it needs as the server's pager does."""
+        while True:
+            try:
+                operation()
+            except NotResident as absent:
+                wanted = len(absent.places) * 16
+                while self.memory.ram.free < max(wanted, absent.frames + self.memory.reserve):
+                    self.clean()
+                arrival = Arrival(self.memory, absent.places)
+                arrival.run()
+                arrival.finish()
+            else:
+                break
+        while self.memory.ram.free < self.memory.low:
+            self.clean()
+        self.sample()
+
+    def clean(self) -> None:
+        swap = self.memory.swap
+        assert swap is not None
+        if swap.free < SLICE:
+            swap.grow()
+        laundry = Laundry(self.memory)
+        laundry.run()
+        laundry.finish(done=True)
+
+    def run(self) -> dict[str, float]:
+        """Write, read in order, read at random, delete; when each began."""
+        phases = {}
+        chunk = memoryview(os.urandom(1 << 20))
+        size = GIB
+        node = vnops.create(self.mount.root, b"f", 0o644, ROOT, 0).node
+        vnops.open(node)
+        offsets = range(0, size, len(chunk))
+        chosen = random.Random(1)
+        scattered = [chosen.randrange(size) & ~0xFFFF for _ in range(2000)]
+        for phase, places in (("write", offsets), ("read", offsets), ("random reads", scattered)):
+            phases[phase] = time.perf_counter() - self._start
+            for offset in places:
+                if phase == "write":
+                    self.do(lambda offset=offset: vnops.write(node, offset, chunk, ROOT))  # type: ignore[misc]
+                else:
+                    count = 65536 if phase == "random reads" else len(chunk)
+                    self.do(lambda offset=offset, count=count: vnops.read(node, offset, count))  # type: ignore[misc]
+        phases["delete"] = time.perf_counter() - self._start
+        vnops.close(node)
+        vnops.unlink(self.mount.root, b"f")
+        self.sample()
+        return phases
+
+
+def plot(timeline: Timeline, phases: dict[str, float]) -> None:
+    import matplotlib as mpl  # noqa: PLC0415 only this step needs it
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    times, resident, swapped = zip(*timeline.samples, strict=True)
+    figure, axes = plt.subplots(figsize=(9, 4))
+    for label, values in (("resident", resident), ("swapped", swapped)):
+        axes.plot(times, [value / (1 << 20) for value in values], label=label)
+    axes.axhline(timeline.memory.ram.limit * FRAME >> 20, linestyle=":", label="--ram")
+    for phase, begin in phases.items():
+        axes.axvline(begin, color="grey", linewidth=0.5)
+        axes.text(begin, axes.get_ylim()[1], f" {phase}", va="top", fontsize=8)
+    axes.set(xlabel="s", ylabel="MiB", title="1 GiB through 128 MiB of RAM")
+    axes.legend()
+    figure.savefig(RESULTS / "memory.svg")
+
+
+# Fairness
+
+
+def fairness_table() -> list[str]:
+    if not NPLOAD.exists() or not shutil.which("gcc"):
+        print(f"fairness skipped: it needs gcc and {NPLOAD}")
+        return []
+    with tempfile.TemporaryDirectory() as scratch:
+        npload = f"{scratch}/npload"
+        subprocess.run(["gcc", "-O2", "-w", "-o", npload, str(NPLOAD)], check=True)
+        options = ["--size=1g", "--ram=64m", f"--swap={scratch}/swap", "--log-level=warning"]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "server", "serve", "--listen=tcp://127.0.0.1:0", *options],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[1].removeprefix("tcp://")
+
+        def p99(seconds: int) -> float:
+            command = [npload, address, "/", "getattr", "-q", "1", "-t", str(seconds)]
+            found = re.search(r"p99 ([\d.]+) us", subprocess.check_output(command, text=True))
+            assert found is not None
+            return float(found[1])
+
+        rounds = []
+        for _ in range(3):
+            idle = p99(2)
+            reader = subprocess.Popen(
+                [npload, address, "/", "randread", "-q", "8", "-f", str(256 << 20), "-t", "6"],
+                stdout=subprocess.DEVNULL,
+            )
+            time.sleep(3)  # it writes its file first
+            rounds.append((p99(2) / idle, idle))
+            reader.wait()
+        server.terminate()
+        server.wait()
+    ratio, idle = sorted(rounds)[1]
+    print(f"getattr p99: idle {idle:.0f} us, rounds {[round(r, 2) for r, _ in rounds]}")
+    return [
+        row("getattr's p99 beside random reads of swap, of idle's", f"{ratio:.2f}", "5", ratio <= 5)
+    ]
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        economy(sys.argv[1])
+        return
+    RESULTS.mkdir(exist_ok=True)
+    lines = ["| figure | measured | at most | reached |", "| --- | --- | --- | --- |"]
+    lines += economy_table() + fairness_table()
+    timeline = Timeline(128 << 20, 2 * GIB)
+    phases = timeline.run()
+    plot(timeline, phases)
+    lines += ["", "Counters of the timeline:", ""]
+    lines += [f"* {name}: {value}" for name, value in timeline.memory.statistics().items()]
+    print("\n".join(lines))
+    (RESULTS / "memory.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

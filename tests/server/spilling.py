@@ -1,0 +1,114 @@
+"""A server whose files spill to swap, and a gate that holds its I/O."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from server.config import Unix
+from server.listener import Server
+from tests.tmpfs_core.paging import Spill
+from tmpfs_core.node import FileNode
+from tmpfs_core.swap import Transfer
+
+from .peer import GUARD, SocketPeer
+
+MSIZE = 1 << 20
+
+
+class Gate:
+    """Takes the place of a function that does I/O in a thread, and holds it until it is open.
+
+    Attributes:
+        calls: what it was called with.
+    """
+
+    def __init__(self, call: Callable[[Transfer], None]) -> None:
+        self.calls: list[Transfer] = []
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._gate = threading.Event()
+
+    def __call__(self, transfer: Transfer) -> None:
+        self.calls.append(transfer)
+        self._loop.call_soon_threadsafe(self._news.set)
+        assert self._gate.wait(GUARD), "nobody has opened the gate"
+        self._call(transfer)
+
+    async def reached(self, count: int = 1) -> None:
+        """Wait until so many calls have come."""
+        async with asyncio.timeout(GUARD):
+            while len(self.calls) < count:
+                self._news.clear()
+                await self._news.wait()
+
+    def open(self) -> None:
+        """Let all go on, and those that come."""
+        self._gate.set()
+
+
+class Spilling:
+    """A running server with swap.
+
+    Attributes:
+        logs: what it has logged.
+    """
+
+    def __init__(self, spill: Spill, server: Server, path: str, logs: list[Any]) -> None:
+        self.spill = spill
+        self.memory = spill.memory
+        self.server = server
+        self.logs = logs
+        self.peers: list[SocketPeer] = []
+        self._address = Unix(path)
+        server.listen(self._address)
+
+    async def begin(self) -> SocketPeer:
+        """A new client."""
+        peer = await (await SocketPeer.connect(self._address)).begin(MSIZE)
+        self.peers.append(peer)
+        return peer
+
+    def file(self, name: bytes) -> FileNode:
+        """The file of that name."""
+        (node,) = [
+            entry.node
+            for entry in self.spill.mount.root.entries.after(0)
+            if entry.name == name and isinstance(entry.node, FileNode)
+        ]
+        return node
+
+    def errors(self) -> list[dict[str, Any]]:
+        return [line for line in self.logs if line["log_level"] not in ("info", "debug")]
+
+
+@asynccontextmanager
+async def spilling(
+    tmp_path: Path, ram: int, *swap: int, size: int = 8192
+) -> AsyncIterator[Spilling]:
+    """A server; when its clients have left, it holds what has a name and nothing else."""
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    spill = Spill(ram, swap, size)
+    server = Server(spill.mount, MSIZE)
+    with capture_logs() as logs:
+        world = Spilling(spill, server, str(tmp_path / "t9.sock"), logs)
+        yield world
+        for peer in world.peers:
+            await peer.close()
+        await server.stop()
+    assert not failures
+    assert not spill.mount.orphans
+    assert not spill.memory.active
+    spill.swap.close()
+
+
+async def pump(steps: int = 30) -> None:
+    """Let everything happen that can without I/O."""
+    for _ in range(steps):
+        await asyncio.sleep(0)

@@ -1,0 +1,139 @@
+"""Memory: the RAM and the swap that files share.
+
+Rules of this file:
+
+* Every frame of a page is counted in ``ram``.  The last ``reserve`` frames of it are for reading
+  pages back from swap: whatever is written, what was written before stays readable.
+* Running short is told to ``on_pressure``, which whoever owns the event loop sets; it lets
+  :mod:`.pageout` run.  Nothing here waits.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .accounting import Budget, Counters
+from .frames import BLOCK, FRAME, Arena, Page
+from .replacement import Replacement
+from .swap import Copy, Swap
+
+if TYPE_CHECKING:
+    from .vmobject import Uobj
+    from .vnode import Vnode
+
+
+def reserve_for(frames: int) -> int:
+    """How many of so many frames of RAM are kept to read into: 1/16, from 1 to 16 MiB."""
+    return min(max(frames // 16, 256), 4096, frames // 2)
+
+
+class Memory:
+    """RAM for ``frames`` frames, and what spills from it into ``swap``.
+
+    Raises:
+        OSError: ENOMEM, the host refuses the address space.
+    """
+
+    def __init__(self, frames: int, swap: Swap | None = None) -> None:
+        self.ram = Budget(frames)
+        self.arena = Arena(frames)
+        self.swap = swap
+        self.reserve = reserve_for(frames) if swap else 0
+        #: Page-out starts when fewer frames are free, and stops when more are.
+        self.low = self.reserve + frames // 32
+        self.high = self.reserve + frames // 16
+        self.replacement: Replacement[Page] = Replacement()
+        #: Frames whose bytes are in swap, or zeros that need no place there.
+        self.swapped = 0
+        #: The vnodes that are active.
+        self.active: set[Vnode] = set()
+        self.counters = Counters()
+        #: Called when RAM runs low.
+        self.on_pressure: Callable[[], None] = lambda: None
+        #: Called with blocks in swap that will be wanted soon.
+        self.on_ahead: Callable[[list[tuple[Uobj, int]]], None] = lambda _: None
+        #: Page-out found nothing to free the last time; until something is freed it will not.
+        self.stuck = swap is None
+        self._fruitless = 0  # victims in a row that could not be paged out
+        #: The most bytes that one operation may need in RAM at a time.
+        self.io_max = max(BLOCK, frames // 4 * FRAME) if swap else sys.maxsize
+
+    @property
+    def writable(self) -> int:
+        """Frames that may be written to now."""
+        return max(0, self.ram.limit - self.ram.used - self.reserve)
+
+    def statistics(self) -> dict[str, int]:
+        """What is where, in bytes, and all counters since the start (see :class:`.Counters`)."""
+        in_use = sum(page.mask.bit_count() for vp in self.active for page in vp.pages.values())
+        return {
+            "ram": self.ram.limit * FRAME,
+            "resident": self.ram.used * FRAME,
+            "in_use": in_use * FRAME,
+            "swapped": self.swapped * FRAME,
+            "swap_used": (self.swap.used if self.swap else 0) * FRAME,
+            **asdict(self.counters),
+        }
+
+    def release(self, pages: list[Page]) -> int:
+        """Free pages that have no owner any more; how many frames they held."""
+        for page in pages:
+            self.replacement.remove(page)
+            page.laundry = None
+            self.forget_copy(page)
+        frames = self.arena.release(pages)
+        self.gained(frames)
+        return frames
+
+    def gained(self, frames: int) -> None:
+        """So many frames of RAM are free again."""
+        self.ram.give(frames)
+        self.retry()
+
+    def forget_copy(self, page: Page) -> None:
+        """The page's bytes are in RAM only from now on."""
+        if page.copy is not None:
+            self.free_copy(page.copy)
+            page.copy = None
+
+    def dirtied(self, page: Page) -> None:
+        """The page was written to: what swap has of it is stale."""
+        page.dirty = True
+        page.laundry = None
+        self.forget_copy(page)
+
+    def trim_copy(self, copy: Copy, mask: int) -> None:
+        """Nobody wants more of these bytes of swap than the frames in ``mask``."""
+        assert self.swap is not None
+        self.swap.trim(copy, mask)
+        self.retry()
+
+    def free_copy(self, copy: Copy) -> None:
+        """Nobody wants these bytes of swap any more."""
+        assert self.swap is not None
+        self.swap.give(copy)
+        self.retry()
+
+    def tried(self, skipped: int, progress: bool) -> None:
+        """Page-out has passed over so many victims, and may have found others."""
+        count = len(self.replacement)
+        self._fruitless = 0 if progress else min(self._fruitless + skipped, count)
+        if not progress and self._fruitless == count:
+            self.stuck = True
+
+    def failed(self) -> None:
+        """Page-out has failed; new pages will not change that."""
+        self._fruitless = sys.maxsize
+        self.stuck = True
+
+    def entered(self, page: Page) -> None:
+        """There is a new page, which page-out has not tried yet."""
+        self.replacement.insert(page)
+        if self._fruitless < len(self.replacement):
+            self.stuck = self.swap is None
+
+    def retry(self) -> None:
+        """What page-out could not do may be possible now."""
+        self._fruitless = 0
+        self.stuck = self.swap is None
