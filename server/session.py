@@ -34,6 +34,8 @@ BATCH = 256
 HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES = 262144
+#: Times that a request is tried again as it is; then it is cut down to one block.
+PATIENCE = 4
 #: Requests of one connection that may be waiting; one more is refused with EAGAIN.
 WAITING_MAX = 1024
 
@@ -159,11 +161,15 @@ class Session:
         self, absent: NotResident, request: Callable[[], Reply], size: int
     ) -> bytes:
         """Try a request of ``size`` bytes again when what it needs is in RAM."""
+        memory = self._client.mount.memory
+        tries = 0
         held = max(size, len(absent.places) * BLOCK)
         self._held += held
         try:
             while True:
                 await self._provide(absent)
+                tries += 1
+                memory.frugal = tries > PATIENCE
                 try:
                     reply = request()
                 except NotResident as still:
@@ -171,6 +177,8 @@ class Session:
                 else:
                     assert not isinstance(reply, Coroutine)
                     return reply if isinstance(reply, bytes) else b"".join(reply)
+                finally:
+                    memory.frugal = False
         finally:
             self._held -= held
 
