@@ -754,14 +754,14 @@ def test_when_all_is_full_every_write_comes_to_an_end(full: Full, frames: int) -
     spill, contents = full
     new = pattern(8, frames * FRAME)
     for node in contents:
-        data = bytearray(contents[node])
+        now = bytearray(contents[node])
         for offset in (0, 5 * FRAME, 12 * FRAME + 5, BLOCK):
             done = 0
             with suppress(OSError):
                 done = spill.put(node, new, offset)
-            data.extend(bytes(node.size - len(data)))
-            data[offset : offset + done] = new[:done]
-        contents[node] = bytes(data)
+            now.extend(bytes(node.size - len(now)))
+            now[offset : offset + done] = new[:done]
+        contents[node] = bytes(now)
     for node, data in contents.items():
         assert spill.get(node) == data
 
