@@ -5,7 +5,8 @@ Rules of this file:
 * Bytes come in through :meth:`Session.receive`, replies stand in :attr:`Session.out` in the order
   in which they must be sent.  A request is handled as soon as it is whole, and before the next.
 * A pass ends after a reply that shows live pages, so that it is sent before they can change, and
-  after ``BATCH`` requests or ``PASS_BYTES`` of replies, so that other connections have their turn.
+  after ``BATCH`` requests, ``PASS_BYTES`` of replies, or one that needed a page-in, so that other
+  connections have their turn.
 * Only a request that has to wait becomes a task.  Its tag stays taken until it is answered; a
   Tflush of it cancels it, and is answered behind it (flush(5)).
 * What can not be framed or decoded is a ProtocolError: the connection must end.
@@ -55,6 +56,7 @@ class Session:
         client: its fids and what it may address.
         msize: the largest message offered, in bytes.
         spawn: runs a coroutine as a task.
+        provide_now: makes what an operation needs resident, if it can without waiting.
         provide: waits until what an operation needs is in RAM, as far as it can be.
         ready: called when replies came into ``out`` outside of :meth:`receive`.
     """
@@ -64,6 +66,7 @@ class Session:
         client: Client,
         msize: int,
         spawn: Callable[[Coroutine[Any, Any, bytes]], asyncio.Task[bytes]],
+        provide_now: Callable[[NotResident], bool],
         provide: Callable[[NotResident], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
@@ -73,7 +76,9 @@ class Session:
         self._client = client
         self._msize = msize
         self._spawn = spawn
+        self._provide_now = provide_now
         self._provide = provide
+        self._provided = False  # in this pass
         self._ready = ready
         self._held = 0
         self._waiting: dict[int, Waiting] = {}
@@ -95,9 +100,10 @@ class Session:
             ProtocolError: a frame that can not be; what was answered before it stands in ``out``.
         """
         self.needed = 0
+        self._provided = False
         room = PASS_BYTES
         for _ in range(BATCH):
-            if room < 0 or self.congested:
+            if room < 0 or self.congested or self._provided:
                 break
             if stop - start < HEADER.size:
                 self.needed = MSIZE_MIN
@@ -153,9 +159,16 @@ class Session:
         fields = unpack(buffer, at, end)
         try:
             return handler(client, tag, *fields)
-        except NotResident as absent:
-            kept = [memoryview(bytes(f)) if isinstance(f, memoryview) else f for f in fields]
-            return self._once_resident(absent, partial(handler, client, tag, *kept), end - at)
+        except NotResident as not_resident:
+            absent = not_resident
+        if self._provide_now(absent):
+            self._provided = True
+            try:
+                return handler(client, tag, *fields)
+            except NotResident as not_resident:
+                absent = not_resident
+        kept = [memoryview(bytes(f)) if isinstance(f, memoryview) else f for f in fields]
+        return self._once_resident(absent, partial(handler, client, tag, *kept), end - at)
 
     async def _once_resident(
         self, absent: NotResident, request: Callable[[], Reply], size: int

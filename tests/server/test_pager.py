@@ -17,7 +17,8 @@ from tests.tmpfs_core.paging import Spill, pattern, places_of
 from tmpfs_core import pageout
 from tmpfs_core import swap as swap_module
 from tmpfs_core.frames import BLOCK, FRAME
-from tmpfs_core.swap import read_in, write_out
+from tmpfs_core.swap import Transfer, read_in, write_out
+from tmpfs_core.vnode import NotResident
 
 from .peer import GUARD, ROOT, SocketPeer, raises_errno
 from .spilling import Gate, Spilling, pump, spilling
@@ -692,3 +693,41 @@ def test_places_are_values() -> None:
     assert places_of(node) == places_of(node)
     assert len({*places_of(node), *places_of(node)}) == 1
     spill.swap.close()
+
+
+# What needs no disk
+
+
+@pytest.fixture
+def cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host has all of the swap file in its page cache."""
+
+    def read(transfer: Transfer) -> bool:
+        read_in(transfer)
+        return True
+
+    async def provide(pager: pager_module.Pager, absent: NotResident) -> None:
+        raise AssertionError(f"a request has to wait: {absent}")
+
+    monkeypatch.setattr(pageout, "read_now", read)
+    monkeypatch.setattr(pager_module.Pager, "provide", provide)
+
+
+@pytest.mark.usefixtures("cached")
+async def test_what_the_host_has_cached_is_read_at_once(world: Spilling) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    assert (await peer.call(m.Tread(fid, 5, 100))).data == DATA[5:105]
+    assert (await peer.call(m.Tread(fid, 0, MANY))).data == DATA
+    await peer.call(m.Twrite(fid, 9, b"new"))
+    assert world.memory.counters.paged_in == 4
+    world.spill.check()
+
+
+@pytest.mark.usefixtures("cached")
+async def test_a_pass_ends_with_a_page_in_and_the_next_goes_on(world: Spilling) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    reads = [m.Tread(fid, block * BLOCK, 7) for block in (3, 1, 2, 0)]
+    peer.feed(b"".join(read.frame(tag) for tag, read in enumerate(reads)))
+    assert list(await replies(peer, 4)) == [0, 1, 2, 3]
