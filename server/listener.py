@@ -117,8 +117,9 @@ class Server:
 
     def _make_session(self, ready: Callable[[], None]) -> Session:
         client = Client(self._mount, LOCK_WAIT)
+        pager = self._pager
         spawn = asyncio.get_running_loop().create_task
-        return Session(client, self._msize, spawn, self._pager.provide, ready)
+        return Session(client, self._msize, spawn, pager.provide_now, pager.provide, ready)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)

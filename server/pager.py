@@ -3,7 +3,8 @@
 Rules of this file:
 
 * The loop only begins and finishes a job; its I/O is done in a thread, so nothing waits for a disk
-  but the request that needs it.
+  but the request that needs it.  What the host has in its page cache needs no disk, and is read at
+  once.
 * Page-out starts when RAM runs low and works ahead in small slices, one at a time, until enough is
   free; so a write rarely waits for it.
 * A block is read once, however many requests wait for it.
@@ -44,6 +45,21 @@ class Pager:
         self._turns = asyncio.Semaphore(max(1, min(PROVIDED, memory.ram.limit // (4 * SLICE))))
         memory.on_pressure = self._clean
         memory.on_ahead = self._read_ahead
+
+    def provide_now(self, absent: NotResident) -> bool:
+        """The same, if it can be done without waiting; whether it was."""
+        memory = self._memory
+        if absent.frames > memory.writable or memory.ram.free < _frames(absent.places):
+            return False
+        if any(place in self._arriving for place in absent.places):
+            return False
+        arrival = Arrival(memory, absent.places)
+        if not arrival.run_now():
+            return False
+        arrival.finish()
+        if memory.ram.free < memory.low:
+            self._clean()
+        return True
 
     async def provide(self, absent: NotResident) -> None:
         """Do what can be done for an operation to be tried again.
@@ -151,6 +167,8 @@ class Pager:
             arrival = Arrival(self._memory, places, ahead)
             await self._loop.run_in_executor(self._threads, arrival.run)
             arrival.finish()
+            if self._memory.ram.free < self._memory.low:
+                self._clean()
             for line in arrival.lost:
                 log.error("page-in failed, a block is lost", at=line)
         finally:

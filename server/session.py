@@ -5,7 +5,8 @@ Rules of this file:
 * Bytes come in through :meth:`Session.receive`, replies stand in :attr:`Session.out` in the order
   in which they must be sent.  A request is handled as soon as it is whole, and before the next.
 * A pass ends after a reply that shows live pages, so that it is sent before they can change, and
-  after ``BATCH`` requests or ``PASS_BYTES`` of replies, so that other connections have their turn.
+  after ``BATCH`` requests, ``PASS_BYTES`` of replies, or one that needed a page-in, so that other
+  connections have their turn.
 * Only a request that has to wait becomes a task.  Its tag stays taken until it is answered; a
   Tflush of it cancels it, and is answered behind it (flush(5)).
 * What can not be framed or decoded is a ProtocolError: the connection must end.
@@ -34,6 +35,8 @@ BATCH = 256
 HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES = 262144
+#: Times that a request is tried again as it is; then it is cut down to one block.
+PATIENCE = 4
 #: Requests of one connection that may be waiting; one more is refused with EAGAIN.
 WAITING_MAX = 1024
 
@@ -53,6 +56,7 @@ class Session:
         client: its fids and what it may address.
         msize: the largest message offered, in bytes.
         spawn: runs a coroutine as a task.
+        provide_now: makes what an operation needs resident, if it can without waiting.
         provide: waits until what an operation needs is in RAM, as far as it can be.
         ready: called when replies came into ``out`` outside of :meth:`receive`.
     """
@@ -62,6 +66,7 @@ class Session:
         client: Client,
         msize: int,
         spawn: Callable[[Coroutine[Any, Any, bytes]], asyncio.Task[bytes]],
+        provide_now: Callable[[NotResident], bool],
         provide: Callable[[NotResident], Awaitable[None]],
         ready: Callable[[], None],
     ) -> None:
@@ -71,7 +76,9 @@ class Session:
         self._client = client
         self._msize = msize
         self._spawn = spawn
+        self._provide_now = provide_now
         self._provide = provide
+        self._provided = False  # in this pass
         self._ready = ready
         self._held = 0
         self._waiting: dict[int, Waiting] = {}
@@ -93,9 +100,10 @@ class Session:
             ProtocolError: a frame that can not be; what was answered before it stands in ``out``.
         """
         self.needed = 0
+        self._provided = False
         room = PASS_BYTES
         for _ in range(BATCH):
-            if room < 0 or self.congested:
+            if room < 0 or self.congested or self._provided:
                 break
             if stop - start < HEADER.size:
                 self.needed = MSIZE_MIN
@@ -151,19 +159,30 @@ class Session:
         fields = unpack(buffer, at, end)
         try:
             return handler(client, tag, *fields)
-        except NotResident as absent:
-            kept = [memoryview(bytes(f)) if isinstance(f, memoryview) else f for f in fields]
-            return self._once_resident(absent, partial(handler, client, tag, *kept), end - at)
+        except NotResident as not_resident:
+            absent = not_resident
+        if self._provide_now(absent):
+            self._provided = True
+            try:
+                return handler(client, tag, *fields)
+            except NotResident as not_resident:
+                absent = not_resident
+        kept = [memoryview(bytes(f)) if isinstance(f, memoryview) else f for f in fields]
+        return self._once_resident(absent, partial(handler, client, tag, *kept), end - at)
 
     async def _once_resident(
         self, absent: NotResident, request: Callable[[], Reply], size: int
     ) -> bytes:
         """Try a request of ``size`` bytes again when what it needs is in RAM."""
+        memory = self._client.mount.memory
+        tries = 0
         held = max(size, len(absent.places) * BLOCK)
         self._held += held
         try:
             while True:
                 await self._provide(absent)
+                tries += 1
+                memory.frugal = tries > PATIENCE
                 try:
                     reply = request()
                 except NotResident as still:
@@ -171,6 +190,8 @@ class Session:
                 else:
                     assert not isinstance(reply, Coroutine)
                     return reply if isinstance(reply, bytes) else b"".join(reply)
+                finally:
+                    memory.frugal = False
         finally:
             self._held -= held
 

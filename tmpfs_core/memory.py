@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .accounting import Budget, Counters
-from .frames import BLOCK, FRAME, Arena, Page
+from .frames import BLOCK, BLOCK_MASK, FRAME, Arena, Page
 from .replacement import Replacement
 from .swap import Copy, Swap
 
@@ -58,6 +58,13 @@ class Memory:
         self._fruitless = 0  # victims in a row that could not be paged out
         #: The most bytes that one operation may need in RAM at a time.
         self.io_max = max(BLOCK, frames // 4 * FRAME) if swap else sys.maxsize
+        #: Operations take one block at a time.  For what was tried again and again: a block always
+        #: fits, or is refused, where several may displace each other for ever.
+        self.frugal = False
+
+    def most(self, offset: int) -> int:
+        """The most bytes that one operation from ``offset`` on may take now."""
+        return BLOCK - (offset & BLOCK_MASK) if self.frugal else self.io_max
 
     @property
     def writable(self) -> int:

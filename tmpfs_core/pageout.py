@@ -19,11 +19,13 @@ from collections.abc import Iterable
 
 from .frames import Page
 from .memory import Memory
-from .swap import Copy, plan, read_in, stored_frames, write_out
+from .swap import Copy, plan, read_in, read_now, stored_frames, write_out
 from .vmobject import Swapped, Uobj
 
-#: What one page-out moves at the most, in frames (1 MiB).
+#: What one page-out writes at the most, in frames (1 MiB).
 SLICE = 256
+#: What one page-out frees without writing, in frames, until it lets others have their turn.
+FREED = 64
 
 
 class Laundry:
@@ -50,7 +52,7 @@ class Laundry:
         dirty: list[tuple[Page, int]] = []
         skipped: list[Page] = []
         frames = 0
-        while self.freed + frames < SLICE and len(skipped) < SLICE:
+        while frames < SLICE and self.freed < FREED and len(skipped) < SLICE:
             page = memory.replacement.pick()
             if page is None:
                 break
@@ -158,6 +160,14 @@ class Arrival:
                 self._moves.append((page, uobj, swapped, swapped.copy))
         self._transfers = plan((page.mem, copy) for page, _, _, copy in self._moves)
         self._single = [(page, plan([(page.mem, copy)])) for page, _, _, copy in self._moves]
+
+    def run_now(self) -> bool:
+        """Read the blocks if none of them has to be waited for; else give up and free their RAM."""
+        if all(map(read_now, self._transfers)):
+            return True
+        pages = [page for page, _, _, _ in self._moves]
+        self._memory.gained(self._memory.arena.release(pages))
+        return False
 
     def run(self) -> None:
         """Read the blocks; if that fails, one by one, so that only what can not be read is lost."""

@@ -307,6 +307,19 @@ def read_in(transfer: Transfer) -> None:
         offset += got
 
 
+def read_now(transfer: Transfer) -> bool:
+    """Read memory from its place if the host has it cached, without waiting for a disk.
+
+    Whether it was read; if not, some of the memory may have changed.
+    """
+    file, offset, views = transfer
+    try:
+        got = os.preadv(file.fd, views, offset, os.RWF_NOWAIT)
+    except OSError:  # EAGAIN: not cached; EOPNOTSUPP: a file system that can not tell
+        return False
+    return got == sum(map(len, views))
+
+
 def _behind(views: list[memoryview], count: int) -> list[memoryview]:
     """What follows the first ``count`` bytes of ``views``."""
     rest = []

@@ -107,10 +107,10 @@ async def test_a_disk_with_a_bad_spot_loses_just_that(
     spot = 2 * BLOCK + 5 * FRAME
     preadv = os.preadv
 
-    def bad(fd: int, views: list[memoryview], offset: int) -> int:
+    def bad(fd: int, views: list[memoryview], offset: int, flags: int = 0) -> int:
         if offset <= spot < offset + sum(map(len, views)):
             return broken()
-        return preadv(fd, views, offset)
+        return preadv(fd, views, offset, flags)
 
     monkeypatch.setattr(os, "preadv", bad)
     assert len((await peer.call(m.Tread(fid, 0, BLOCKS * BLOCK))).data) == 2 * BLOCK
@@ -195,7 +195,7 @@ async def test_a_disk_that_takes_a_part_of_each_write_is_as_good_as_any(
 ) -> None:
     pwritev, preadv = os.pwritev, os.preadv
     monkeypatch.setattr(os, "pwritev", lambda fd, v, at: pwritev(fd, [v[0][:5000]], at))
-    monkeypatch.setattr(os, "preadv", lambda fd, v, at: preadv(fd, [v[0][:3000]], at))
+    monkeypatch.setattr(os, "preadv", lambda fd, v, at, *_: preadv(fd, [v[0][:3000]], at))
     fid = await peer.create(b"file")
     for _ in range(2):
         for place in range(0, len(DATA), BLOCK):

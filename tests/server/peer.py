@@ -45,6 +45,11 @@ def result(request: Message, reply: Message) -> Any:
     return reply
 
 
+def nothing_now(absent: NotResident) -> bool:
+    """Whatever is absent has to be waited for."""
+    return False
+
+
 async def all_is_there(absent: NotResident) -> None:
     """What provides for the requests on a mount without swap, where nothing can be absent."""
     raise AssertionError(absent)
@@ -85,7 +90,12 @@ class Peer:
         self, loop: asyncio.AbstractEventLoop, mount: Mount, msize: int, lock_wait: float
     ) -> None:
         self.session = Session(
-            Client(mount, lock_wait), msize, loop.create_task, all_is_there, self._collect
+            Client(mount, lock_wait),
+            msize,
+            loop.create_task,
+            nothing_now,
+            all_is_there,
+            self._collect,
         )
         self.arrived: list[tuple[int, Message]] = []
         self.unread = b""

@@ -18,7 +18,7 @@ from server.wire import messages as m
 from server.wire.codec import HEADER
 from tmpfs_core.mount import Mount
 
-from .peer import GUARD, ROOT, SocketPeer, all_is_there
+from .peer import GUARD, ROOT, SocketPeer, all_is_there, nothing_now
 from .test_handlers_locks import tlock
 
 MSIZE = 1 << 20
@@ -64,7 +64,7 @@ class Link:
 
         def make_session(ready: Callable[[], None]) -> Session:
             client = Client(self._mount, 3600.0)
-            return session(client, MSIZE, loop.create_task, all_is_there, ready)
+            return session(client, MSIZE, loop.create_task, nothing_now, all_is_there, ready)
 
         sock.setblocking(False)
         self.connections.append(Connection(sock, "peer", self._buffers, make_session, self._ended))

@@ -17,7 +17,8 @@ from tests.tmpfs_core.paging import Spill, pattern, places_of
 from tmpfs_core import pageout
 from tmpfs_core import swap as swap_module
 from tmpfs_core.frames import BLOCK, FRAME
-from tmpfs_core.swap import read_in, write_out
+from tmpfs_core.swap import Transfer, read_in, write_out
+from tmpfs_core.vnode import NotResident
 
 from .peer import GUARD, ROOT, SocketPeer, raises_errno
 from .spilling import Gate, Spilling, pump, spilling
@@ -45,6 +46,7 @@ async def reads(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
     """Holds all reading from swap until it is opened."""
     gate = Gate(read_in)
     monkeypatch.setattr(pageout, "read_in", gate)
+    monkeypatch.setattr(pageout, "read_now", lambda _: False, raising=False)
     yield gate
     gate.open()
 
@@ -406,7 +408,6 @@ async def test_several_clients_write_and_read_far_more_than_ram_holds(small: Spi
     assert small.memory.swapped > 2 * 256
     found = await asyncio.gather(*(holds(peer, fid, i, 14) for i, (peer, fid) in everyone))
     assert found == [True] * 4
-    assert small.memory.counters.reclaim_stalls > 0
     assert not small.errors()
 
 
@@ -420,6 +421,7 @@ async def test_a_write_waits_for_ram_while_others_are_served(small: Spilling, wr
     for _ in range(3):
         await other.call(STATFS)
     assert small.memory.writable < 16
+    assert small.memory.counters.reclaim_stalls > 0
     stored = await other.size(await other.open(b"file"))
     assert stored < len(data)
     writes.open()
@@ -691,3 +693,41 @@ def test_places_are_values() -> None:
     assert places_of(node) == places_of(node)
     assert len({*places_of(node), *places_of(node)}) == 1
     spill.swap.close()
+
+
+# What needs no disk
+
+
+@pytest.fixture
+def cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host has all of the swap file in its page cache."""
+
+    def read(transfer: Transfer) -> bool:
+        read_in(transfer)
+        return True
+
+    async def provide(pager: pager_module.Pager, absent: NotResident) -> None:
+        raise AssertionError(f"a request has to wait: {absent}")
+
+    monkeypatch.setattr(pageout, "read_now", read)
+    monkeypatch.setattr(pager_module.Pager, "provide", provide)
+
+
+@pytest.mark.usefixtures("cached")
+async def test_what_the_host_has_cached_is_read_at_once(world: Spilling) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    assert (await peer.call(m.Tread(fid, 5, 100))).data == DATA[5:105]
+    assert (await peer.call(m.Tread(fid, 0, MANY))).data == DATA
+    await peer.call(m.Twrite(fid, 9, b"new"))
+    assert world.memory.counters.paged_in == 4
+    world.spill.check()
+
+
+@pytest.mark.usefixtures("cached")
+async def test_a_pass_ends_with_a_page_in_and_the_next_goes_on(world: Spilling) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    reads = [m.Tread(fid, block * BLOCK, 7) for block in (3, 1, 2, 0)]
+    peer.feed(b"".join(read.frame(tag) for tag, read in enumerate(reads)))
+    assert list(await replies(peer, 4)) == [0, 1, 2, 3]

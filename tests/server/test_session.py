@@ -14,11 +14,12 @@ from structlog.testing import capture_logs
 from server.errors import ProtocolError
 from server.fids import Client
 from server.handlers import HANDLERS
-from server.session import BATCH, WAITING_MAX
+from server.session import BATCH, PATIENCE, WAITING_MAX
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message
 from tmpfs_core.mount import Mount
+from tmpfs_core.vnode import NotResident
 
 from .peer import ROOT, MakePeer, Peer, peers_of, raises_errno
 from .strategies import requests
@@ -439,6 +440,45 @@ def test_only_so_many_requests_may_wait(slow: Peer) -> None:
     slow.call(m.Tstatfs(ROOT))
     slow.feed(finish(5))
     assert len(slow.settle()) == WAITING_MAX + 1
+
+
+# Requests that need what is not in RAM
+
+
+def test_a_request_that_was_tried_often_enough_is_tried_for_one_block(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    memory = peer.session._client.mount.memory
+
+    def handler(client: Client, tag: int, *_: object) -> bytes:
+        seen.append(memory.frugal)
+        if not memory.frugal:
+            raise NotResident([], 5)
+        return m.Rfsync.pack(tag)
+
+    async def provide(absent: NotResident) -> None:
+        assert (absent.frames, memory.frugal) == (5, False)
+
+    replace_fsync(monkeypatch, handler)
+    monkeypatch.setattr(peer.session, "_provide", provide)
+    peer.call(m.Tfsync(ROOT, 0))
+    assert seen == [False] * (1 + PATIENCE) + [True]
+    assert not memory.frugal
+
+
+def test_what_can_not_be_provided_is_the_reply(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(*_: object) -> NoReturn:
+        raise NotResident([], 5)
+
+    async def provide(absent: NotResident) -> None:
+        raise OSError(errno.ENOMEM, "")
+
+    replace_fsync(monkeypatch, handler)
+    monkeypatch.setattr(peer.session, "_provide", provide)
+    with raises_errno(errno.ENOMEM):
+        peer.call(m.Tfsync(ROOT, 0))
+    assert not peer.session.congested
 
 
 # The end

@@ -97,13 +97,16 @@ class Spill:
     def do(self, operation: Callable[[], T]) -> T:
         """Do it, provided with what it needs."""
         for tries in range(20):
+            if tries > 2:
+                self.on_shortage()
+            self.memory.frugal = tries > 4
             try:
                 return operation()
             except NotResident as absent:
                 self.check()
-                if tries > 2:
-                    self.on_shortage()
                 self.provide(absent)
+            finally:
+                self.memory.frugal = False
         raise AssertionError("no end of what it needs")
 
     def settle(self) -> None:

@@ -69,6 +69,14 @@ def test_with_swap_one_operation_needs_a_fraction_of_ram(spill: Spill) -> None:
     assert sum(map(len, vnops.read(node, 0, 3 * BLOCK))) == BLOCK
 
 
+def test_in_need_one_operation_takes_one_block(spill: Spill) -> None:
+    node = spill.file(data=pattern(1, 2 * BLOCK))
+    spill.memory.frugal = True
+    assert vnops.write(node, 5, memoryview(bytes(BLOCK)), ROOT) == BLOCK - 5
+    assert sum(map(len, vnops.read(node, BLOCK - 7, BLOCK))) == 7
+    assert sum(map(len, vnops.read(node, 2 * BLOCK - 7, BLOCK))) == 7
+
+
 def test_writes_leave_the_reserve_to_reads(spill: Spill) -> None:
     node = spill.file()
     spill.memory.failed()

@@ -748,6 +748,24 @@ def test_when_all_is_full_a_write_that_needs_a_block_and_ram_comes_to_an_end(ful
         assert spill.get(node) == data
 
 
+@pytest.mark.parametrize("frames", [1, 5, 10, 16, 17, 19])
+def test_when_all_is_full_every_write_comes_to_an_end(full: Full, frames: int) -> None:
+    """Two blocks that it needs may displace each other; see Memory.frugal."""
+    spill, contents = full
+    new = pattern(8, frames * FRAME)
+    for node in contents:
+        now = bytearray(contents[node])
+        for offset in (0, 5 * FRAME, 12 * FRAME + 5, BLOCK):
+            done = 0
+            with suppress(OSError):
+                done = spill.put(node, new, offset)
+            now.extend(bytes(node.size - len(now)))
+            now[offset : offset + done] = new[:done]
+        contents[node] = bytes(now)
+    for node, data in contents.items():
+        assert spill.get(node) == data
+
+
 def test_when_all_was_full_deleting_makes_room(full: Full) -> None:
     spill, contents = full
     for name in (b"0", b"1", b"2"):

@@ -24,6 +24,7 @@ from tmpfs_core.swap import (
     Transfer,
     plan,
     read_in,
+    read_now,
     stored_frames,
     write_out,
 )
@@ -470,3 +471,32 @@ def test_the_check_notices_a_wrong_count(make: Make) -> None:
     with pytest.raises(AssertionError):
         swap.files[0].check()
     swap.files[0].free += 1
+
+
+def test_reading_now_takes_what_is_cached_and_nothing_less(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap = make(8)
+    mem = memoryview(bytearray(pattern(1, BLOCK)))
+    copy = Copy(0b11, *swap.take([2]))
+    (transfer,) = plan([(mem, copy)])
+    write_out(transfer)
+    there = memoryview(bytearray(BLOCK))
+    (back,) = plan([(there, copy)])
+    real = os.preadv
+
+    def preadv(most: int) -> Callable[[int, list[memoryview], int, int], int]:
+        return lambda fd, views, at, flags: real(fd, [views[0][:most]], at)
+
+    monkeypatch.setattr(os, "preadv", preadv(BLOCK))
+    assert read_now(back)
+    assert there[: 2 * FRAME] == mem[: 2 * FRAME]
+    monkeypatch.setattr(os, "preadv", preadv(FRAME))
+    assert not read_now(back)
+
+    def not_cached(fd: int, views: list[memoryview], at: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "preadv", not_cached)
+    assert not read_now(back)
