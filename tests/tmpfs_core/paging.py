@@ -1,5 +1,6 @@
 """What the tests of paging share: a mount whose files spill, and jobs to run step by step."""
 
+import errno
 import itertools
 import os
 import tempfile
@@ -138,7 +139,8 @@ class Spill:
             self.on_shortage()
             self.memory.retry()
             self.make_room(wanted)
-        assert self.memory.ram.free >= wanted, "no RAM to read into"
+        if self.memory.ram.free < wanted:
+            raise OSError(errno.ENOMEM, "no RAM to read into")
         arrival = self.begin_in(places)
         self.run(arrival, broken)
         self.finish_in(arrival)
