@@ -267,8 +267,10 @@ class Machine(RuleBasedStateMachine):
         assert (code == errno.EIO) == refused
         if code == errno.ENOSPC:
             self.must_be_full(truth, offset, data)
+        elif code == errno.ENOMEM:
+            self.must_be_crowded()
         if done is None:
-            assert code in (errno.EIO, errno.ENOSPC)
+            assert code in (errno.EIO, errno.ENOSPC, errno.ENOMEM)
             return
         truth.written(offset, data[:done])
 
@@ -287,9 +289,21 @@ class Machine(RuleBasedStateMachine):
         frames = {*range(offset // FRAME, (offset + len(data) - 1) // FRAME + 1)}
         no_space = self.spill.mount.blocks.free < len(frames - truth.frames)
         excused = self.stuck_before or self.washing or self.reading
+        no_ram = self.no_swap() and self.spill.memory.writable < len(frames)
+        assert no_space or excused or no_ram
+
+    def must_be_crowded(self) -> None:
+        """There is no RAM to read into: all of it is dirty, and there is no swap for it.
+
+        Zeros take no slot; when they are overwritten, there may be none any more.
+        """
+        assert self.no_swap()
+        assert all(page.dirty for page in self.spill.pages())
+
+    def no_swap(self) -> bool:
+        """Whether there may be too little for any block."""
         swap = self.spill.swap
-        no_swap = swap.free < PER_BLOCK and (self.disk_full or not swap.ungrown)
-        assert no_space or excused or (no_swap and self.spill.memory.writable < len(frames))
+        return swap.free < PER_BLOCK and (self.disk_full or not swap.ungrown)
 
     @precondition(lambda self: self.files)
     @rule(pick=picks, offset=offsets, length=lengths)
@@ -301,19 +315,30 @@ class Machine(RuleBasedStateMachine):
         data, code = self.attempt(lambda: b"".join(vnops.read(truth.node, offset, length)))
         lost = [block for block in sorted(truth.lost) if offset < (block + 1) * BLOCK]
         if offset < stop and offset // BLOCK in truth.lost:
-            assert code == errno.EIO
+            assert code in (errno.EIO, errno.ENOMEM)
+            return
+        if data is None:
+            assert code == errno.ENOMEM
+            self.must_be_crowded()
             return
         if lost:
             stop = min(stop, max(offset, lost[0] * BLOCK))
         assert stop > offset or offset >= len(truth.data)
-        assert data == bytes(truth.data[offset:stop])
+        expected = bytes(truth.data[offset:stop])
+        if len(data) < len(expected):  # in need, it is cut down to one block
+            assert len(data) == BLOCK - offset % BLOCK
+        assert data == expected[: len(data)]
 
     @precondition(lambda self: self.files)
     @rule(pick=picks, size=offsets)
     def truncate(self, pick: int, size: int) -> None:
         truth = self.file(pick)
-        self.spill.truncate(truth.node, size)
-        truth.truncated(size)
+        _, code = self.attempt(lambda: vnops.setattr(truth.node, ROOT, size=size))
+        if code:
+            assert code == errno.ENOMEM
+            self.must_be_crowded()
+        else:
+            truth.truncated(size)
 
     # Page-out
 
@@ -366,6 +391,16 @@ class Machine(RuleBasedStateMachine):
         frames = sum(mask.bit_count() for _, _, _, mask in was)
         if frames <= self.spill.memory.ram.free:
             self.reading.append(Reading(self.spill.begin_in(chosen), was))
+
+    @precondition(lambda self: len(self.reading) < 2 and self.swapped())
+    @rule(start=picks, count=st.integers(1, 3), broken=st.booleans())
+    def page_in(self, start: int, count: int, broken: bool) -> None:
+        """All three steps in one."""
+        before = len(self.reading)
+        self.begin_in(start, count)
+        if len(self.reading) > before:
+            self.run_in(before, broken)
+            self.finish_in(before)
 
     @precondition(lambda self: self.reading)
     @rule(pick=picks, broken=st.booleans())
