@@ -63,8 +63,8 @@ class Memory:
         self.frugal = False
 
     def most(self, offset: int) -> int:
-        """The most bytes that one operation from ``offset`` on may take now."""
-        return BLOCK - (offset & BLOCK_MASK) if self.frugal else self.io_max
+        """The most bytes that one operation from ``offset`` on may take while frugal."""
+        return BLOCK - (offset & BLOCK_MASK)
 
     @property
     def writable(self) -> int:

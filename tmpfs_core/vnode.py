@@ -251,7 +251,7 @@ def write(vp: Vnode, offset: int, data: memoryview) -> int:
         bdwrite(vp, buf)
         buf.page.heat = vp.replacement.generation
         done += stop - start
-    if memory.ram.free < memory.low:
+    if memory.swap is not None and memory.ram.free < memory.low:
         memory.on_pressure()
     return done
 

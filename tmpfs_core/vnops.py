@@ -260,7 +260,9 @@ def read(node: Node, offset: int, count: int) -> list[memoryview]:
     """
     file = _file(node)
     assert file.vnode is not None
-    wanted = min(count, file.size - offset, file.mount.memory.most(offset))
+    memory = file.mount.memory
+    most = memory.most(offset) if memory.frugal else memory.io_max
+    wanted = min(count, file.size - offset, most)
     views = vm.read(file.vnode, offset, wanted) if wanted > 0 else []
     if count > 0:
         file.accessed()
@@ -283,7 +285,9 @@ def write(node: Node, offset: int, data: memoryview, cred: Cred, append: bool = 
         return 0
     if offset >= SIZE_MAX:
         fail(errno.EFBIG)
-    data = data[: min(SIZE_MAX - offset, file.mount.memory.most(offset))]
+    memory = file.mount.memory
+    most = memory.most(offset) if memory.frugal else memory.io_max
+    data = data[: min(SIZE_MAX - offset, most)]
     done = vm.write(file.vnode, offset, data)
     if not done:
         fail(errno.ENOSPC)

@@ -91,9 +91,10 @@ def serving(*arguments: str, **environ: str) -> Iterator[Running]:
 def ask(sock: socket.socket, message: Message) -> Message:
     """The reply to a request."""
     sock.sendall(message.frame(1))
-    data = sock.recv(4, socket.MSG_WAITALL)
-    size = struct.unpack("<I", data)[0]
-    return parse(data + sock.recv(size - 4, socket.MSG_WAITALL))[1]
+    with sock.makefile("rb") as replies:
+        data = replies.read(4)
+        size = struct.unpack("<I", data)[0]
+        return parse(data + replies.read(size - 4))[1]
 
 
 # Information
