@@ -467,6 +467,31 @@ def test_a_request_that_was_tried_often_enough_is_tried_for_one_block(
     assert not memory.frugal
 
 
+def test_what_is_provided_at_once_and_still_not_enough_is_waited_for(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def handler(client: Client, tag: int, *_: object) -> bytes:
+        steps.append("try")
+        if "wait" not in steps:
+            raise NotResident([], 5)
+        return m.Rfsync.pack(tag)
+
+    def provide_now(absent: NotResident) -> bool:
+        steps.append("now")
+        return True
+
+    async def provide(absent: NotResident) -> None:
+        steps.append("wait")
+
+    replace_fsync(monkeypatch, handler)
+    monkeypatch.setattr(peer.session, "_provide_now", provide_now)
+    monkeypatch.setattr(peer.session, "_provide", provide)
+    peer.call(m.Tfsync(ROOT, 0))
+    assert steps == ["try", "now", "try", "wait", "try"]
+
+
 def test_what_can_not_be_provided_is_the_reply(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     def handler(*_: object) -> NoReturn:
         raise NotResident([], 5)
