@@ -15,7 +15,7 @@ def test_two_gigabytes_through_128_mebibytes(lab: Lab, guest: Guest, tmp_path: P
     options = ("--ram", "128m", "--size", "4g", "--swap", str(tmp_path / "swap"))
     with lab.serve(*options) as server, guest.mount(server) as top:
         for step, seed in (("write", 1), ("verify", 1), ("use", 1), ("write", 2), ("verify", 2)):
-            guest.python("swapping", step, str(seed), top, timeout=300)
+            guest.python("swapping", step, str(seed), top, timeout=900)
         assert int(guest.sh(f"du -sm {top} | cut -f1")) >= 2048
         guest.sh(f"rm -r {top}/*")
         assert int(guest.sh(f"df --block-size=1 --output=used {top} | tail -n 1")) == 0
