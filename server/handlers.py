@@ -264,7 +264,7 @@ def read(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
     if held.xattr is not None:
         if isinstance(held.xattr, XattrDraft):
             refuse(errno.EBADF)
-        return m.Rread.pack(tag, held.xattr.value[offset : offset + count])
+        return m.Rread.pack(tag, held.xattr.read(offset, count))
     held.require_readable()
     views = vnops.read(held.node, offset, count)
     if len(views) == 1 and len(views[0]) <= COPIED:
