@@ -1,8 +1,6 @@
 """The one door from exceptions to errno, which is all that a 9P2000.L client can be told."""
 
 import errno
-import os
-from typing import NoReturn
 
 import structlog
 
@@ -11,11 +9,6 @@ log = structlog.get_logger()
 
 class ProtocolError(Exception):
     """The peer broke the framing, so that nothing after it can be trusted: the connection ends."""
-
-
-def refuse(code: int) -> NoReturn:
-    """Answer the request with errno ``code``."""
-    raise OSError(code, os.strerror(code))
 
 
 def errno_of(error: Exception) -> int:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
 from tmpfs_core.directory import Dirent
+from tmpfs_core.errors import refuse
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import FileNode, Node, vref, vrele
 
-from .errors import refuse
 from .wire.constants import NOFID, O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
 
 

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, TypeVar
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
 from tmpfs_core.directory import DOT, DOTDOT, Dirent
+from tmpfs_core.errors import refuse
 from tmpfs_core.locks import FOREVER, Lock, RangeLocks
 from tmpfs_core.node import DirNode, Node, now
 
-from .errors import refuse
 from .fids import Client, Fid, XattrDraft, XattrValue
 from .wire import messages as m
 from .wire.codec import Buffer, Message, Qid

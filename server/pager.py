@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from tmpfs_core.errors import refuse
 from tmpfs_core.memory import Memory
 from tmpfs_core.pageout import SLICE, Arrival, Laundry
 from tmpfs_core.vnode import NotResident, Place
-
-from .errors import refuse
 
 log = structlog.get_logger()
 

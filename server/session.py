@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from tmpfs_core.errors import refuse
 from tmpfs_core.frames import BLOCK
 from tmpfs_core.vnode import NotResident
 
-from .errors import ProtocolError, errno_of, refuse
+from .errors import ProtocolError, errno_of
 from .fids import Client
 from .handlers import HANDLERS, Reply
 from .wire.codec import HEADER, Buffer, Malformed

@@ -1,8 +1,9 @@
 """Accounting: budgets, and what is counted for those who watch."""
 
 import errno
-import os
 from dataclasses import dataclass
+
+from .errors import refuse
 
 
 class Budget:
@@ -25,7 +26,7 @@ class Budget:
             OSError: ENOSPC, and nothing is taken.
         """
         if self.used + count > self.limit:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            refuse(errno.ENOSPC)
         self.used += count
 
     def give(self, count: int) -> None:

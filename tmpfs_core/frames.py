@@ -14,11 +14,12 @@ Rules of this file:
 
 import errno
 import mmap
-import os
 import sys
 from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from .errors import refuse
 
 if TYPE_CHECKING:
     from .pageout import Laundry
@@ -112,7 +113,7 @@ class Arena:
     def __init__(self, frames: int) -> None:
         length = max(frames, 1) * BLOCK
         if length > sys.maxsize:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            refuse(errno.ENOMEM)
         self._map = mmap.mmap(
             -1,
             length,

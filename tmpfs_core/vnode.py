@@ -13,8 +13,8 @@ Rules of this file:
 """
 
 import errno
-import os
 
+from .errors import refuse
 from .frames import (
     BLOCK,
     BLOCK_MASK,
@@ -122,7 +122,7 @@ def bread(vp: Vnode, block: int) -> Buf | None:
         page = vp.uobj.pages.get(block)
         if page is None:
             if block in vp.uobj.swapped:  # and not brought in: it can not be
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+                refuse(errno.EIO)
             return None
         move(page, vp)
         counters = vp.uobj.memory.counters
@@ -285,7 +285,7 @@ def _require_writable(vp: Vnode, offset: int, count: int) -> None:
                 *_within(block, offset, count)
             ):
                 if swapped.copy is None:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    refuse(errno.EIO)
                 places.append((uobj, block))
     frames = 0
     if not memory.stuck and memory.writable < (count >> FRAME_SHIFT) + 2:

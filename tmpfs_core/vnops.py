@@ -9,25 +9,19 @@ Rules of this file:
 """
 
 import errno
-import os
 import stat
 from collections.abc import Iterator
-from typing import NoReturn
 
 from . import vnode as vm
 from .access import Cred, mode_after_write, without_privilege_bits
 from .directory import NAME_MAX, Dirent
+from .errors import refuse
 from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
 from .vnode import Vnode
 
 PATH_MAX = 4096
 #: The largest size of a file, in bytes (off_t).
 SIZE_MAX = (1 << 63) - 1
-
-
-def fail(code: int) -> NoReturn:
-    """Refuse: raise ``OSError(code)``."""
-    raise OSError(code, os.strerror(code))
 
 
 # Names
@@ -40,11 +34,11 @@ def lookup(parent: Node, name: bytes) -> Dirent:
         OSError: ENOTDIR, ENOENT; ENAMETOOLONG, EINVAL: no file can have that name.
     """
     if not isinstance(parent, DirNode):
-        fail(errno.ENOTDIR)
+        refuse(errno.ENOTDIR)
     entry = parent.entries.find(name)
     if entry is None:
         _check_name(name)
-        fail(errno.ENOENT)
+        refuse(errno.ENOENT)
     return entry
 
 
@@ -79,11 +73,11 @@ def symlink(parent: Node, name: bytes, target: bytes, cred: Cred, gid: int) -> D
         OSError: ENOENT, it is empty; ENAMETOOLONG; EINVAL, it holds a NUL.
     """
     if not target:
-        fail(errno.ENOENT)
+        refuse(errno.ENOENT)
     if len(target) >= PATH_MAX:
-        fail(errno.ENAMETOOLONG)
+        refuse(errno.ENAMETOOLONG)
     if b"\0" in target:
-        fail(errno.EINVAL)
+        refuse(errno.EINVAL)
     directory = _new_place(parent, name)
     frames = target_frames(target)
     directory.mount.inodes.take(1)
@@ -106,7 +100,7 @@ def mknod(parent: Node, name: bytes, mode: int, rdev: int, cred: Cred, gid: int)
     if kind in (0, stat.S_IFREG):
         return create(parent, name, mode, cred, gid)
     if kind not in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
-        fail(errno.EINVAL)
+        refuse(errno.EINVAL)
     directory = _new_place(parent, name)
     directory.mount.inodes.take(1)
     if kind in (stat.S_IFIFO, stat.S_IFSOCK):
@@ -124,9 +118,9 @@ def link(node: Node, parent: Node, name: bytes) -> Dirent:
     """
     directory = _new_place(parent, name)
     if node.is_dir:
-        fail(errno.EPERM)
+        refuse(errno.EPERM)
     if not node.nlink:
-        fail(errno.ENOENT)
+        refuse(errno.ENOENT)
     directory.mount.inodes.take(1)
     node.ctime = now()
     return _enter(directory, name, node)
@@ -139,10 +133,10 @@ def unlink(parent: Node, name: bytes) -> None:
         OSError: EISDIR; else as :func:`lookup`.
     """
     if name in (b".", b".."):
-        fail(errno.EISDIR)
+        refuse(errno.EISDIR)
     entry = lookup(parent, name)
     if entry.node.is_dir:
-        fail(errno.EISDIR)
+        refuse(errno.EISDIR)
     remove(entry)
 
 
@@ -154,10 +148,10 @@ def rmdir(parent: Node, name: bytes) -> None:
             :func:`lookup`.
     """
     if name in (b".", b".."):
-        fail(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
+        refuse(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
     entry = lookup(parent, name)
     if not entry.node.is_dir:
-        fail(errno.ENOTDIR)
+        refuse(errno.ENOTDIR)
     remove(entry)
 
 
@@ -183,19 +177,19 @@ def rename(entry: Dirent, parent: Node, name: bytes) -> None:
     old_parent = _parent_of(entry)
     directory = _directory(parent)
     if name in (b".", b".."):
-        fail(errno.EBUSY)
+        refuse(errno.EBUSY)
     _check_name(name)
     node = entry.node
     if isinstance(node, DirNode) and _is_inside(directory, node):
-        fail(errno.EINVAL)
+        refuse(errno.EINVAL)
     target = directory.entries.find(name)
     if target is not None:
         if target.node is node:
             return  # rename(2): two names of one file, or the same name; nothing happens
         if node.is_dir and not target.node.is_dir:
-            fail(errno.ENOTDIR)
+            refuse(errno.ENOTDIR)
         if target.node.is_dir and not node.is_dir:
-            fail(errno.EISDIR)
+            refuse(errno.EISDIR)
         _require_empty(target.node)
         directory.leave(target)
         _unlinked(target.node)
@@ -214,7 +208,7 @@ def readdir(node: Node, cookie: int) -> Iterator[Dirent]:
         OSError: ENOTDIR.
     """
     if not isinstance(node, DirNode):
-        fail(errno.ENOTDIR)
+        refuse(errno.ENOTDIR)
     node.accessed()
     return node.entries.after(cookie)
 
@@ -226,7 +220,7 @@ def readlink(node: Node) -> bytes:
         OSError: EINVAL, it is none.
     """
     if not isinstance(node, SymlinkNode):
-        fail(errno.EINVAL)
+        refuse(errno.EINVAL)
     node.accessed()
     return node.target
 
@@ -284,13 +278,13 @@ def write(node: Node, offset: int, data: memoryview, cred: Cred, append: bool = 
     if not data:
         return 0
     if offset >= SIZE_MAX:
-        fail(errno.EFBIG)
+        refuse(errno.EFBIG)
     memory = file.mount.memory
     most = memory.most(offset) if memory.frugal else memory.io_max
     data = data[: min(SIZE_MAX - offset, most)]
     done = vm.write(file.vnode, offset, data)
     if not done:
-        fail(errno.ENOSPC)
+        refuse(errno.ENOSPC)
     file.size = max(file.size, offset + done)
     file.mode = mode_after_write(file.mode, cred)
     file.modified()
@@ -320,7 +314,7 @@ def setattr(  # noqa: A001 the field's name for it
     if size is not None:
         file = _file(node)
         if size > SIZE_MAX:
-            fail(errno.EFBIG)
+            refuse(errno.EFBIG)
         if size < node.size:
             vm.truncate(file.uobj, file.vnode, size)
         node.size = size
@@ -347,24 +341,24 @@ def setattr(  # noqa: A001 the field's name for it
 def _file(node: Node) -> FileNode:
     """``node`` as a regular file."""
     if not isinstance(node, FileNode):
-        fail(errno.EISDIR if node.is_dir else errno.EINVAL)
+        refuse(errno.EISDIR if node.is_dir else errno.EINVAL)
     return node
 
 
 def _directory(node: Node) -> DirNode:
     """``node`` as a directory that can take a new name."""
     if not isinstance(node, DirNode):
-        fail(errno.ENOTDIR)
+        refuse(errno.ENOTDIR)
     if not node.nlink:
-        fail(errno.ENOENT)
+        refuse(errno.ENOENT)
     return node
 
 
 def _check_name(name: bytes) -> None:
     if len(name) > NAME_MAX:
-        fail(errno.ENAMETOOLONG)
+        refuse(errno.ENAMETOOLONG)
     if not name or b"/" in name or b"\0" in name:
-        fail(errno.EINVAL)
+        refuse(errno.EINVAL)
 
 
 def _new_place(parent: Node, name: bytes) -> DirNode:
@@ -377,7 +371,7 @@ def _new_place(parent: Node, name: bytes) -> DirNode:
     directory = _directory(parent)
     _check_name(name)
     if name in (b".", b"..") or directory.entries.find(name) is not None:
-        fail(errno.EEXIST)
+        refuse(errno.EEXIST)
     return directory
 
 
@@ -397,13 +391,13 @@ def _enter(directory: DirNode, name: bytes, node: Node) -> Dirent:
 def _parent_of(entry: Dirent) -> DirNode:
     """The directory that holds ``entry``."""
     if entry.parent is None:
-        fail(errno.EBUSY if entry.node is entry.node.mount.root else errno.ENOENT)
+        refuse(errno.EBUSY if entry.node is entry.node.mount.root else errno.ENOENT)
     return entry.parent
 
 
 def _require_empty(node: Node) -> None:
     if isinstance(node, DirNode) and len(node.entries):
-        fail(errno.ENOTEMPTY)
+        refuse(errno.ENOTEMPTY)
 
 
 def _unlinked(node: Node) -> None:

@@ -11,9 +11,9 @@ import errno
 import stat
 
 from .directory import NAME_MAX
+from .errors import refuse
 from .frames import FRAME
 from .node import Node, now
-from .vnops import fail
 
 #: The largest value in bytes (XATTR_SIZE_MAX of <linux/limits.h>).
 VALUE_MAX = 65536
@@ -30,7 +30,7 @@ def getxattr(node: Node, name: bytes) -> bytes:
     _check_namespace(node, name)
     value = (node.xattrs or {}).get(name)
     if value is None:
-        fail(errno.ENODATA)
+        refuse(errno.ENODATA)
     return value
 
 
@@ -51,12 +51,12 @@ def setxattr(
     _check_namespace(node, name)
     _check_user(node, name)
     if len(value) > VALUE_MAX:
-        fail(errno.E2BIG)
+        refuse(errno.E2BIG)
     xattrs = node.xattrs or {}
     if create and name in xattrs:
-        fail(errno.EEXIST)
+        refuse(errno.EEXIST)
     if replace and name not in xattrs:
-        fail(errno.ENODATA)
+        refuse(errno.ENODATA)
     _store(node, {**xattrs, name: value})
 
 
@@ -75,7 +75,7 @@ def removexattr(node: Node, name: bytes) -> None:
 def _check_user(node: Node, name: bytes) -> None:
     """Refuse a change of a ``user.`` attribute on what can not have any: EPERM."""
     if name.startswith(b"user.") and not (stat.S_ISREG(node.mode) or node.is_dir):
-        fail(errno.EPERM)
+        refuse(errno.EPERM)
 
 
 def _check_namespace(node: Node, name: bytes) -> None:
@@ -85,13 +85,13 @@ def _check_namespace(node: Node, name: bytes) -> None:
         OSError: ERANGE, it is too long or lacks what follows the namespace; EOPNOTSUPP.
     """
     if not 0 < len(name) <= NAME_MAX:
-        fail(errno.ERANGE)
+        refuse(errno.ERANGE)
     namespace, dot, rest = name.partition(b".")
     if dot and namespace in (b"user", b"trusted", b"security"):
         if not rest or b"\0" in name:
-            fail(errno.EINVAL)
+            refuse(errno.EINVAL)
     elif name not in ACLS or stat.S_ISLNK(node.mode):
-        fail(errno.EOPNOTSUPP)
+        refuse(errno.EOPNOTSUPP)
 
 
 def _store(node: Node, xattrs: dict[bytes, bytes]) -> None:

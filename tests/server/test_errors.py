@@ -6,9 +6,7 @@ import struct
 import pytest
 from structlog.testing import capture_logs
 
-from server.errors import errno_of, refuse
-
-from .peer import raises_errno
+from server.errors import errno_of
 
 
 @pytest.mark.parametrize("code", [1, errno.ENOENT, errno.EOPNOTSUPP, 4095])
@@ -42,8 +40,3 @@ def test_what_nobody_foresaw_is_eio_and_logged_with_its_traceback(error: Excepti
     (line,) = logs
     assert line["log_level"] == "error"
     assert line["exc_info"] is error
-
-
-def test_refuse_raises_what_answers_with_that_errno() -> None:
-    with raises_errno(errno.EPERM):
-        refuse(errno.EPERM)
