@@ -142,6 +142,13 @@ async def waits(peer: SocketPeer, request: Message, gate: Gate, tag: int = 1) ->
     await gate.reached()
 
 
+async def until(condition: Callable[[], bool], peer: SocketPeer) -> None:
+    """Let the server work until it is so."""
+    async with asyncio.timeout(GUARD):
+        while not condition():
+            await peer.call(STATFS)
+
+
 async def fill(peer: SocketPeer, fid: int, seed: int, blocks: int) -> None:
     data = pattern(seed, blocks * BLOCK)
     for place in range(0, len(data), BLOCK):

@@ -10,7 +10,7 @@ from tmpfs_core.frames import BLOCK
 from tmpfs_core.swap import Transfer, read_in
 from tmpfs_core.vnode import NotResident
 
-from .spilling import DATA, MANY, STATFS, Gate, Spilling, pump, replies, swapped, truncation, waits
+from .spilling import DATA, MANY, STATFS, Gate, Spilling, replies, swapped, truncation, waits
 
 # Reading from swap
 
@@ -44,8 +44,8 @@ async def test_two_requests_for_a_block_wait_for_one_read(world: Spilling, reads
     peer.send(m.Tread(fid, 2000, 100), 2)
     other.send(m.Tread(same, 5, 100), 3)
     await reads.reached()
-    await pump()
-    await peer.call(STATFS, 9)
+    await peer.call(STATFS, 9)  # by now all three have been seen
+    await other.call(STATFS, 9)
     reads.open()
     assert await replies(peer, 2) == {1: m.Rread(DATA[5:105]), 2: m.Rread(DATA[2000:2100])}
     assert await other.reply() == (3, m.Rread(DATA[5:105]))
@@ -147,7 +147,7 @@ async def test_nothing_is_read_ahead_where_ram_is_short(small: Spilling) -> None
     fid = await swapped(small, peer)
     small.memory.ram.take(small.memory.ram.free - small.memory.low)
     assert (await peer.call(m.Tread(fid, 0, 10))).data == DATA[:10]
-    await pump()
+    assert not small.server._pager._arriving
     assert small.memory.counters.paged_in == 1
     small.memory.ram.give(small.memory.ram.used - 16)
 
@@ -160,7 +160,6 @@ async def test_a_block_that_is_being_read_ahead_is_not_read_again(
     peer.send(m.Tread(fid, 0, 10), 1)
     await reads.reached(2)  # block 0, and ahead of it 1 and 2
     peer.send(m.Tread(fid, BLOCK, 10), 2)
-    await pump()
     await peer.call(STATFS, 9)
     reads.open()
     assert set(await replies(peer, 2)) == {1, 2}

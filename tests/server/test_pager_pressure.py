@@ -28,6 +28,7 @@ from .spilling import (
     spilling,
     swapped,
     truncation,
+    until,
 )
 
 # Writing more than there is RAM
@@ -68,8 +69,7 @@ async def test_page_out_works_ahead_of_the_writers(small: Spilling) -> None:
     fid = await peer.create(b"file")
     for place in range(8):
         await peer.call(m.Twrite(fid, place * BLOCK, pattern(place, BLOCK)))
-    while small.memory.ram.free < small.memory.high:
-        await peer.call(STATFS)
+    await until(lambda: small.memory.ram.free >= small.memory.high, peer)
     assert small.memory.counters.reclaim_stalls == 0
     assert small.memory.counters.paged_out > 0
 

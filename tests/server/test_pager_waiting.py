@@ -22,6 +22,7 @@ from .spilling import (
     replies,
     swapped,
     truncation,
+    until,
     waits,
 )
 
@@ -95,7 +96,8 @@ async def test_a_file_that_is_truncated_while_its_read_waits_is_read_to_its_end(
     reads.open()
     await other.reply()
     tag, reply = await peer.reply()
-    assert (tag, isinstance(reply, m.Rread)) == (1, True)
+    assert tag == 1
+    assert reply in (m.Rread(expected), m.Rread(DATA[5:105]))  # either may come first
     assert (await peer.call(m.Tread(fid, 5, 100))).data == expected
     world.spill.check()
 
@@ -126,8 +128,7 @@ async def test_a_connection_that_dies_while_its_requests_wait_leaves_nothing(
     if unlinked:
         await other.call(m.Tunlinkat(ROOT, b"file", 0))
     peer.abort()
-    while world.memory.active:
-        await other.call(STATFS)
+    await until(lambda: not world.memory.active, other)
     reads.open()
     if not unlinked:
         same = await other.open(b"file")
@@ -135,8 +136,7 @@ async def test_a_connection_that_dies_while_its_requests_wait_leaves_nothing(
         assert data == DATA
         await other.call(m.Tclunk(same))
         await other.call(m.Tunlinkat(ROOT, b"file", 0))
-    while world.memory.ram.used:
-        await other.call(STATFS)
+    await until(lambda: not world.memory.ram.used, other)
     world.spill.nothing_is_left()
 
 
