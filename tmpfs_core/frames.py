@@ -161,4 +161,7 @@ class Arena:
                 )
                 run = i + 1
         self._free.extend(reversed(slots))
+        if len(self._free) == self._fresh:  # all of them: the list, too, need not stay
+            self._free = array("Q")
+            self._fresh = 0
         return sum(page.mask.bit_count() for page in pages)

@@ -204,3 +204,12 @@ def test_a_host_without_huge_pages_will_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_arena_of_no_frames_can_be_made() -> None:
     assert Arena(0).release([]) == 0
+
+
+def test_when_all_pages_are_free_the_arena_begins_anew() -> None:
+    arena = Arena(2)
+    owner = VMObject(1)
+    pages = [arena.allocate(owner, pindex) for pindex in range(2)]
+    arena.release(pages[:1])
+    arena.release(pages[1:])
+    assert [arena.allocate(owner, pindex).slot for pindex in range(2)] == [0, 1]
