@@ -1,6 +1,8 @@
 """What the tests of the core share: a clock to turn by hand, and looks that leave no trace."""
 
+import ctypes
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +111,15 @@ def times(node: Node) -> tuple[int, int, int]:
 def resident() -> int:
     """Bytes of RAM that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * FRAME
+
+
+def in_core(mem: memoryview) -> int:
+    """How many frames of this memory the host holds in RAM (pagemap(5))."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mem))
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(address // FRAME * 8)
+        entries = struct.unpack(f"<{len(mem) // FRAME}Q", pagemap.read(len(mem) // FRAME * 8))
+    return sum(entry >> 63 for entry in entries)
 
 
 def facts(node: Node) -> tuple[object, ...]:
