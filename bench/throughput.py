@@ -98,7 +98,10 @@ def sweep(
 
 
 def ratio(loads: Loads, of: str, to: str = "npnull") -> float:
-    return statistics.median(a.ops / b.ops for a, b in zip(loads[of], loads[to], strict=True))
+    """Of the operations; of the bytes where one of the two has smaller messages."""
+    return statistics.median(
+        (a.ops * a.io) / (b.ops * b.io) for a, b in zip(loads[of], loads[to], strict=True)
+    )
 
 
 def tail(loads: list[Load]) -> float:

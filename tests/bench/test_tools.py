@@ -31,6 +31,11 @@ def test_a_ratio_is_the_median_of_those_of_each_round() -> None:
     assert ratio(found, "npnull", "ours") == 2
 
 
+def test_a_ratio_is_of_bytes_where_messages_differ() -> None:
+    found = {"diod": [Load(100, 30, 0, 0, 0)], "npnull": [Load(1000, 6, 0, 0, 0)]}
+    assert ratio(found, "diod") == 0.5
+
+
 def test_a_tail_is_relative_to_the_median_latency() -> None:
     assert tail([Load(0, 0, 0, 10, 50), Load(0, 0, 0, 10, 20), Load(0, 0, 0, 5, 15)]) == 3
 
