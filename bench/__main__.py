@@ -1,7 +1,7 @@
 """The server against the physical limit and a peer: ``python -m bench``.
 
-What is measured and how to read it is told in bench/README.md.  A whole run takes about six minutes
-and writes bench/results/latest.md and its pictures; a part of it, ``--only``, is just printed.
+What is measured and how to read it is told in bench/README.md.  A whole run takes five to seven
+minutes and writes bench/results/latest.md and its pictures; a part of it, ``--only``, is printed.
 """
 
 import argparse
