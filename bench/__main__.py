@@ -63,7 +63,9 @@ class Bench:
                 print(f"{workload}: {throughput.ratio(loads, 'ours'):.3f}", flush=True)
                 found[workload] = loads
         if found:
-            self.parts += [throughput.throughput_table(found), throughput.tail_table(found)]
+            self.parts.append(throughput.throughput_table(found))
+        if alone := {workload: found[workload] for workload in found if workload.depth == 1}:
+            self.parts.append(throughput.tail_table(alone))
         if not self.only:
             plots.plot_ratios(found)
 
