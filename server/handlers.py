@@ -62,10 +62,9 @@ from .wire.constants import (
 )
 
 Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
-Unpack = Callable[[Buffer, int, int], tuple[Any, ...]]
 
-#: T-message type -> (its decoder, its handler).
-HANDLERS: dict[int, tuple[Unpack, Callable[..., Reply]]] = {}
+#: T-message type -> (what decodes it and calls a handler, its handler).
+HANDLERS: dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]] = {}
 
 #: The block size that clients are told to use, in bytes: each request is a round trip.
 BLKSIZE = 65536
@@ -85,7 +84,7 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
         code = handler.__code__
         arguments = code.co_varnames[: code.co_argcount]
         assert arguments == ("client", "tag", *declared.__match_args__), arguments
-        HANDLERS[declared.TYPE] = (declared.unpack, handler)
+        HANDLERS[declared.TYPE] = (declared.call, handler)
         return handler
 
     return register

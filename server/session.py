@@ -17,7 +17,7 @@ import errno
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from tmpfs_core.errors import refuse
 from tmpfs_core.frames import BLOCK
@@ -31,11 +31,11 @@ from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
 from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion
 
 #: Requests handled in one pass.
-BATCH = 256
+BATCH: Final = 256
 #: Bytes of data that requests may hold which wait for RAM; from then on no more are taken.
-HELD_MAX = 8 << 20
+HELD_MAX: Final = 8 << 20
 #: Bytes of replies after which a pass ends.
-PASS_BYTES = 262144
+PASS_BYTES: Final = 262144
 #: Times that a request is tried again as it is; then it is cut down to one block.
 PATIENCE = 4
 #: Requests of one connection that may be waiting; one more is refused with EAGAIN.
@@ -74,6 +74,8 @@ class Session:
         self.out: list[Buffer] = []
         #: After a pass: the bytes that the next frame takes, if not all of it is here; else 0.
         self.needed = 0
+        #: The largest frame that may come, in bytes.
+        self.frame_max = MSIZE_MIN
         self._client = client
         self._msize = msize
         self._spawn = spawn
@@ -83,11 +85,6 @@ class Session:
         self._ready = ready
         self._held = 0
         self._waiting: dict[int, Waiting] = {}
-
-    @property
-    def frame_max(self) -> int:
-        """The largest frame that may come, in bytes."""
-        return self._client.msize or MSIZE_MIN
 
     @property
     def congested(self) -> bool:
@@ -102,9 +99,10 @@ class Session:
         """
         self.needed = 0
         self._provided = False
+        out = self.out
         room = PASS_BYTES
         for _ in range(BATCH):
-            if room < 0 or self.congested or self._provided:
+            if room < 0 or self._provided or self._held > HELD_MAX:
                 break
             if stop - start < HEADER.size:
                 self.needed = MSIZE_MIN
@@ -124,12 +122,13 @@ class Session:
                 reply = Rlerror.pack(tag, errno_of(error))
             start = end
             if isinstance(reply, bytes):
-                if len(reply) > self.frame_max:
+                length = len(reply)
+                if length > self.frame_max:
                     reply = Rlerror.pack(tag, errno.EMSGSIZE)
-                self.out.append(reply)
-                room -= len(reply)
+                out.append(reply)
+                room -= length
             elif isinstance(reply, list):
-                self.out += reply
+                out += reply
                 break
             elif reply is not None:
                 self._wait(tag, reply)
@@ -156,20 +155,20 @@ class Session:
         known = HANDLERS.get(kind)
         if known is None:
             refuse(errno.EOPNOTSUPP)
-        unpack, handler = known
-        fields = unpack(buffer, at, end)
+        call, handler = known
         try:
-            return handler(client, tag, *fields)
+            return call(buffer, at, end, handler, client, tag)
         except NotResident as not_resident:
             absent = not_resident
         if self._provide_now(absent):
             self._provided = True
             try:
-                return handler(client, tag, *fields)
+                return call(buffer, at, end, handler, client, tag)
             except NotResident as not_resident:
                 absent = not_resident
-        kept = [memoryview(bytes(f)) if isinstance(f, memoryview) else f for f in fields]
-        return self._once_resident(absent, partial(handler, client, tag, *kept), end - at)
+        body = memoryview(bytes(buffer[at:end]))
+        request = partial(call, body, 0, len(body), handler, client, tag)
+        return self._once_resident(absent, request, len(body))
 
     async def _once_resident(
         self, absent: NotResident, request: Callable[[], Reply], size: int
@@ -204,8 +203,9 @@ class Session:
         msize = min(msize, self._msize)
         if version != VERSION:
             self._client.msize = 0
+            self.frame_max = MSIZE_MIN
             return Rversion.pack(tag, msize, VERSION_UNKNOWN)
-        self._client.msize = msize
+        self._client.msize = self.frame_max = msize
         return Rversion.pack(tag, msize, VERSION)
 
     def _flush(self, tag: int, oldtag: int) -> Reply | None:
