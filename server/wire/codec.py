@@ -15,12 +15,13 @@ A message is a class whose annotated fields, in their order, ARE the wire format
 * ``Tgetattr.call(buffer, start, stop, function, client, tag)``, which unpacks in the same way, and
   returns ``function(client, tag, fid, request_mask)``;
 * for a message that ends in data, ``head(tag, ..., count) -> bytes``: the frame up to its data,
-  so that the data itself can be sent from where it lies.
+  so that the data itself can be sent from where it lies; and ``HEAD``, the layout of its fields up
+  to the data and its count, so that the data itself can be received where it shall lie.
 
 A run of fields of fixed size is one precompiled :class:`struct.Struct`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import (
@@ -79,6 +80,7 @@ class Message:
     TYPE: ClassVar[int]
     pack: ClassVar[Callable[..., bytes]]
     head: ClassVar[Callable[..., bytes]]
+    HEAD: ClassVar[Struct]
     unpack: ClassVar[Callable[[Buffer, int, int], tuple[Any, ...]]]
     call: ClassVar[Callable[..., Any]]
 
@@ -174,11 +176,16 @@ def _derive(cls: type[Message]) -> None:
         "pack": _pack_source(cls, runs),
         "unpack": _unpack_source(cls, runs, "unpack(buffer, at, stop)", "({})", ""),
         "call": _unpack_source(
-            cls, runs, "call(buffer, at, stop, function, client, tag)", "function({})", "client, tag, "
+            cls,
+            runs,
+            "call(buffer, at, stop, function, client, tag)",
+            "function({})",
+            "client, tag, ",
         ),
     }
     if runs[-1][1] and runs[-1][1][1] == "data":
         sources["head"] = _head_source(cls, runs)
+        cls.HEAD = Struct("<" + _codes(*runs[0]))
     for name, source in sources.items():
         exec(source, scope)  # noqa: S102 generated from the declarations in this package alone
         setattr(cls, name, staticmethod(scope[name]))
