@@ -1,8 +1,9 @@
 """What the tests of the core share: a clock to turn by hand, and looks that leave no trace."""
 
 import ctypes
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,3 +167,19 @@ class World:
     fifo: Dirent
     gone: Dirent
     gone_dir: Dirent
+
+
+Make = Callable[[Node, bytes], Dirent]
+
+#: Every way to make a name that was not there.
+MAKERS: dict[str, Make] = {
+    "create": lambda parent, name: vnops.create(parent, name, 0o644, ROOT, 0),
+    "mkdir": lambda parent, name: vnops.mkdir(parent, name, 0o755, ROOT, 0),
+    "symlink": lambda parent, name: vnops.symlink(parent, name, b"target", ROOT, 0),
+    "fifo": lambda parent, name: vnops.mknod(parent, name, stat.S_IFIFO | 0o644, 0, ROOT, 0),
+    "socket": lambda parent, name: vnops.mknod(parent, name, stat.S_IFSOCK | 0o644, 0, ROOT, 0),
+    "device": lambda parent, name: vnops.mknod(parent, name, stat.S_IFCHR | 0o644, 259, ROOT, 0),
+    "link": lambda parent, name: vnops.link(
+        vnops.lookup(parent.mount.root, b"file").node, parent, name
+    ),
+}

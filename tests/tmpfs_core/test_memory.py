@@ -282,8 +282,7 @@ def test_page_out_goes_on_as_long_as_some_victims_were_not_tried(
         assert not spill.memory.stuck
         laundry = spill.begin_out()
         assert bool(laundry.transfers) == (tries == 2)
-        laundry.run()
-        spill.finish_out(laundry)
+        spill.end_out(laundry)
     assert list(node.uobj.swapped) == [5]
     spill.page_out_all()
     assert spill.memory.stuck
