@@ -19,10 +19,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
+from tmpfs_core.cargo import Cargo, cargo_for
 from tmpfs_core.directory import DOT, DOTDOT, Dirent
 from tmpfs_core.errors import refuse
 from tmpfs_core.locks import FOREVER, Lock, RangeLocks
-from tmpfs_core.node import DirNode, Node, now
+from tmpfs_core.node import DirNode, FileNode, Node, now
 
 from .fids import Client, Fid, XattrDraft, XattrValue
 from .wire import messages as m
@@ -62,10 +63,9 @@ from .wire.constants import (
 )
 
 Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
-Unpack = Callable[[Buffer, int, int], tuple[Any, ...]]
 
-#: T-message type -> (its decoder, its handler).
-HANDLERS: dict[int, tuple[Unpack, Callable[..., Reply]]] = {}
+#: T-message type -> (what decodes it and calls a handler, its handler).
+HANDLERS: dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]] = {}
 
 #: The block size that clients are told to use, in bytes: each request is a round trip.
 BLKSIZE = 65536
@@ -85,7 +85,7 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
         code = handler.__code__
         arguments = code.co_varnames[: code.co_argcount]
         assert arguments == ("client", "tag", *declared.__match_args__), arguments
-        HANDLERS[declared.TYPE] = (declared.unpack, handler)
+        HANDLERS[declared.TYPE] = (declared.call, handler)
         return handler
 
     return register
@@ -276,16 +276,27 @@ def read(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
 
 
 @handles(m.Twrite)
-def write(client: Client, tag: int, fid: int, offset: int, data: memoryview) -> Reply:
+def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Cargo) -> Reply:
     held = client.fids.get(fid)
     if held is None:
         refuse(errno.EBADF)
     if held.xattr is not None:
         if isinstance(held.xattr, XattrValue):
             refuse(errno.EBADF)
+        assert not isinstance(data, Cargo)
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
+
+
+def cargo_of_write(client: Client, fid: int, offset: int, count: int) -> Cargo | None:
+    """Where to receive the data of a Twrite that is on its way; None if it is best kept whole."""
+    held = client.fids.get(fid)
+    if held is None or held.xattr is not None or not isinstance(held.node, FileNode):
+        return None
+    if held.appends:
+        offset = held.node.size
+    return cargo_for(held.node.mount.memory.arena, offset, count)
 
 
 @handles(m.Tfsync)

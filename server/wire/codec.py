@@ -12,13 +12,16 @@ A message is a class whose annotated fields, in their order, ARE the wire format
 * ``Tgetattr.pack(tag, fid, request_mask) -> bytes``, the whole frame;
 * ``Tgetattr.unpack(buffer, start, stop) -> (fid, request_mask)``, from the body of a frame, which
   must end exactly at ``stop`` (else :exc:`Malformed`); data fields are views into the buffer;
+* ``Tgetattr.call(buffer, start, stop, function, client, tag)``, which unpacks in the same way, and
+  returns ``function(client, tag, fid, request_mask)``;
 * for a message that ends in data, ``head(tag, ..., count) -> bytes``: the frame up to its data,
-  so that the data itself can be sent from where it lies.
+  so that the data itself can be sent from where it lies; and ``HEAD``, the layout of its fields up
+  to the data and its count, so that the data itself can be received where it shall lie.
 
 A run of fields of fixed size is one precompiled :class:`struct.Struct`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import (
@@ -77,7 +80,9 @@ class Message:
     TYPE: ClassVar[int]
     pack: ClassVar[Callable[..., bytes]]
     head: ClassVar[Callable[..., bytes]]
+    HEAD: ClassVar[Struct]
     unpack: ClassVar[Callable[[Buffer, int, int], tuple[Any, ...]]]
+    call: ClassVar[Callable[..., Any]]
 
     def frame(self, tag: int) -> bytes:
         """This message as a frame."""
@@ -152,7 +157,7 @@ def _runs(cls: type[Message]) -> list[tuple[list[tuple[str, str]], tuple[str, st
 
 
 def _derive(cls: type[Message]) -> None:
-    """Generate pack, head and unpack of a message and attach them."""
+    """Generate pack, head, unpack and call of a message and attach them."""
     runs = _runs(cls)
     scope: dict[str, Any] = {
         "Malformed": Malformed,
@@ -164,31 +169,56 @@ def _derive(cls: type[Message]) -> None:
         "split_qids": _split_qids,
     }
     for i, (fixed, variable) in enumerate(runs):
-        codes = "".join(code for _, code in fixed) + (_COUNT[variable[1]] if variable else "")
+        codes = _codes(fixed, variable)
         scope[f"pack{i}"] = Struct("<" + ("IBH" if i == 0 else "") + codes).pack
-        body = Struct("<" + codes)
-        scope[f"unpack{i}"] = body.unpack_from
-        scope[f"size{i}"] = body.size
-    for name, source in (("pack", _pack_source(cls, runs)), ("unpack", _unpack_source(cls, runs))):
+        scope[f"unpack{i}"] = Struct("<" + codes).unpack_from
+    sources = {
+        "pack": _pack_source(cls, runs),
+        "unpack": _unpack_source(cls, runs, "unpack(buffer, at, stop)", "({})", ""),
+        "call": _unpack_source(
+            cls,
+            runs,
+            "call(buffer, at, stop, function, client, tag)",
+            "function({})",
+            "client, tag, ",
+        ),
+    }
+    if runs[-1][1] and runs[-1][1][1] == "data":
+        sources["head"] = _head_source(cls, runs)
+        cls.HEAD = Struct("<" + _codes(*runs[0]))
+    for name, source in sources.items():
         exec(source, scope)  # noqa: S102 generated from the declarations in this package alone
         setattr(cls, name, staticmethod(scope[name]))
-    if runs[-1][1] and runs[-1][1][1] == "data":
-        exec(_head_source(cls, runs), scope)  # noqa: S102 as above
-        cls.head = staticmethod(scope["head"])
 
 
-def _values(fixed: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"*{name}" if code == "BIQ" else name for name, code in fixed]
+def _codes(fixed: list[tuple[str, str]], variable: tuple[str, str] | None) -> str:
+    """The struct codes of a run's fixed part."""
+    return "".join(code for _, code in fixed) + (_COUNT[variable[1]] if variable else "")
 
 
-def _parts(cls: type[Message], runs: list[Any]) -> tuple[list[str], list[str], str]:
-    """Of the encoder: its statements, the expressions it joins, and the size of the frame."""
+def _size(fixed: list[tuple[str, str]], variable: tuple[str, str] | None) -> int:
+    """The bytes of a run's fixed part."""
+    return Struct("<" + _codes(fixed, variable)).size
+
+
+def _qid_parts(name: str) -> list[str]:
+    """The names of the parts of a qid field."""
+    return [f"{name}_type", f"{name}_version", f"{name}_path"]
+
+
+def _parts(cls: type[Message], runs: list[Any]) -> tuple[list[str], list[str]]:
+    """Of the encoder: its statements, and the expressions it joins."""
     body: list[str] = []
     parts: list[str] = []
-    size = str(HEADER.size) + "".join(f" + {'size'}{i}" for i in range(len(runs)))
+    size = str(HEADER.size + sum(_size(fixed, variable) for fixed, variable in runs))
     for i, (fixed, variable) in enumerate(runs):
         values = ["{size}", str(cls.TYPE), "tag"] if i == 0 else []
-        values += _values(fixed)
+        for name, code in fixed:
+            if code == "BIQ":
+                body.append(f"{', '.join(_qid_parts(name))} = {name}")
+                values += _qid_parts(name)
+            else:
+                values.append(name)
         if variable:
             name, shape = variable
             encoded = name
@@ -202,11 +232,11 @@ def _parts(cls: type[Message], runs: list[Any]) -> tuple[list[str], list[str], s
         if variable:
             parts.append(encoded)
     parts[0] = parts[0].replace("{size}", size)
-    return body, parts, size
+    return body, parts
 
 
 def _pack_source(cls: type[Message], runs: list[Any]) -> str:
-    body, parts, _ = _parts(cls, runs)
+    body, parts = _parts(cls, runs)
     result = parts[0] if len(parts) == 1 else f"b''.join(({', '.join(parts)}))"
     lines = [f"def pack({', '.join(['tag', *cls.__match_args__])}):", *body, f"return {result}"]
     return "\n    ".join(lines)
@@ -215,50 +245,56 @@ def _pack_source(cls: type[Message], runs: list[Any]) -> str:
 def _head_source(cls: type[Message], runs: list[Any]) -> str:
     """The encoder of a message with one run, up to its data, of which only the length is given."""
     (fixed, variable) = runs[0]
-    _, parts, _ = _parts(cls, runs)
+    _, parts = _parts(cls, runs)
     arguments = ["tag", *(name for name, _ in fixed), "count"]
     packed = parts[0].replace(f"len({variable[0]})", "count")
     return f"def head({', '.join(arguments)}):\n    return {packed}"
 
 
-def _unpack_source(cls: type[Message], runs: list[Any]) -> str:
+def _unpack_source(
+    cls: type[Message], runs: list[Any], signature: str, result: str, first: str
+) -> str:
+    """The decoder: a function that returns ``result`` of what is ``first``, and the fields."""
     body: list[str] = []
-    results: list[str] = []
+    fields: list[str] = []
     for i, (fixed, variable) in enumerate(runs):
         targets: list[str] = []
         for name, code in fixed:
             if code == "BIQ":
-                targets += [f"{name}_type", f"{name}_version", f"{name}_path"]
-                results.append(f"Qid({name}_type, {name}_version, {name}_path)")
+                targets += _qid_parts(name)
+                fields.append(f"Qid({', '.join(_qid_parts(name))})")
             else:
                 targets.append(name)
-                results.append(name)
+                fields.append(name)
         if variable:
             targets.append("count")
         if targets:
-            body += [f"{', '.join(targets)}, = unpack{i}(buffer, at)", f"at += size{i}"]
+            body.append(f"{', '.join(targets)}, = unpack{i}(buffer, at)")
+            body.append(f"at += {_size(fixed, variable)}")
         if variable:
             name, shape = variable
-            results.append(name)
+            fields.append(name)
             if shape == "string":
                 body += [f"{name} = bytes(buffer[at:at + count])", "at += count"]
             elif shape == "data":
                 body += [f"{name} = buffer[at:at + count]", "at += count"]
             else:
                 body.append(f"{name}, at = split_{shape}(buffer, at, stop, count)")
+    if body:
+        body = [
+            "try:",
+            *(f"    {line}" for line in body),
+            "except error as e:",
+            f"    raise Malformed(f'{cls.__name__}: {{e}}') from None",
+        ]
     lines = [
-        "def unpack(buffer, at, stop):",
-        "    try:",
-        *(f"        {line}" for line in body),
-        "    except error as e:",
-        f"        raise Malformed(f'{cls.__name__}: {{e}}') from None",
-        "    if at != stop:",
-        f"        raise Malformed(f'{cls.__name__}: {{stop - at}} bytes behind its last field')",
-        f"    return ({''.join(f'{result}, ' for result in results)})",
+        f"def {signature}:",
+        *body,
+        "if at != stop:",
+        f"    raise Malformed(f'{cls.__name__}: {{stop - at}} bytes behind its last field')",
+        "return " + result.format(first + "".join(f"{field}, " for field in fields)),
     ]
-    if not body:
-        del lines[1:2], lines[1:3]
-    return "\n".join(lines)
+    return "\n    ".join(lines)
 
 
 _U16 = Struct("<H")

@@ -293,7 +293,7 @@ def test_a_read_shows_the_file_before_the_write_that_follows_it(peer: Peer) -> N
 
 def replace_fsync(monkeypatch: pytest.MonkeyPatch, handler: Callable[..., object]) -> None:
     """Let Tfsync be handled so."""
-    monkeypatch.setitem(HANDLERS, m.Tfsync.TYPE, (m.Tfsync.unpack, handler))
+    monkeypatch.setitem(HANDLERS, m.Tfsync.TYPE, (m.Tfsync.call, handler))
 
 
 def test_an_unforeseen_exception_is_eio_and_one_line(
@@ -342,7 +342,7 @@ def slow(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
         return m.Rremove.pack(tag)
 
     replace_fsync(monkeypatch, handler)
-    monkeypatch.setitem(HANDLERS, m.Tremove.TYPE, (m.Tremove.unpack, release))
+    monkeypatch.setitem(HANDLERS, m.Tremove.TYPE, (m.Tremove.call, release))
     return peer
 
 
