@@ -116,8 +116,8 @@ class Session:
                 break
             try:
                 reply = self._answer(kind, tag, buffer, start + HEADER.size, end)
-            except Malformed as error:
-                raise ProtocolError(str(error)) from None
+            except Malformed as malformed:
+                raise ProtocolError(str(malformed)) from None
             except Exception as error:
                 reply = Rlerror.pack(tag, errno_of(error))
             start = end

@@ -51,6 +51,10 @@ class Qid(NamedTuple):
     path: int
 
 
+#: What may stand for a Qid that is packed.
+QidFields = tuple[int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a field is laid out: ``code`` its struct code if its size is fixed, else ``shape``."""
@@ -309,7 +313,7 @@ def _split_strings(buffer: Buffer, at: int, stop: int, count: int) -> tuple[list
     return strings, at
 
 
-def _pack_qids(qids: list[Qid]) -> bytes:
+def _pack_qids(qids: list[QidFields]) -> bytes:
     return b"".join(_QID.pack(*qid) for qid in qids)
 
 
