@@ -18,7 +18,7 @@ import structlog
 
 from .errors import ProtocolError
 from .session import Session
-from .wire.codec import Buffer
+from .wire.primitives import Buffer
 
 log = structlog.get_logger()
 

@@ -27,7 +27,7 @@ from tmpfs_core.node import DirNode, Node, now
 
 from .fids import Client, Fid, XattrDraft, XattrValue
 from .wire import messages as m
-from .wire.codec import Buffer, Message, QidFields
+from .wire.codec import Message
 from .wire.constants import (
     AT_REMOVEDIR,
     GETATTR_ALL,
@@ -61,6 +61,7 @@ from .wire.constants import (
     XATTR_CREATE,
     XATTR_REPLACE,
 )
+from .wire.primitives import Buffer, QidFields
 
 Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
 

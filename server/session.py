@@ -26,9 +26,9 @@ from tmpfs_core.vnode import NotResident
 from .errors import ProtocolError, errno_of
 from .fids import Client
 from .handlers import HANDLERS, Reply
-from .wire.codec import HEADER, Buffer, Malformed
 from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
 from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion
+from .wire.primitives import HEADER, Buffer, Malformed
 
 #: Requests handled in one pass.
 BATCH: Final = 256

@@ -6,22 +6,8 @@
 from collections.abc import Iterator
 from struct import Struct
 
-from .codec import (
-    DATA,
-    I64,
-    QID,
-    QIDS,
-    STRING,
-    STRINGS,
-    U8,
-    U16,
-    U32,
-    U64,
-    Message,
-    Qid,
-    QidFields,
-    message,
-)
+from .codec import DATA, I64, QID, QIDS, STRING, STRINGS, U8, U16, U32, U64, Message, message
+from .primitives import Qid, QidFields
 
 
 @message(7)
