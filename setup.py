@@ -7,6 +7,7 @@ Rules of this file:
   To that copy it adds one module: what the generator makes of the declared messages.
 * No extension is ever written beside the source, where it would hide what is edited there.
 * What is not in COMPILED is rarely run (startup, swap), or must stay dynamic (declarations).
+* Compiled code may evaluate the bounds of a slice twice (mypyc 2.4): they must have no effects.
 """
 
 import os

@@ -191,13 +191,14 @@ class Connection:
     def _writable(self) -> None:
         assert self._unsent is not None
         try:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            sent = self._sock.send(self._unsent)
         except BlockingIOError:
             return
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
-        if self._unsent:
+        if sent < len(self._unsent):
+            self._unsent = self._unsent[sent:]
             return
         self._unsent = None
         self._loop.remove_writer(self._sock)
