@@ -1,7 +1,6 @@
 """What memory costs, how it is shared, and where it goes: ``python -m bench.memory``.
 
-* economy: bytes of RSS for a file of 1 GiB, for empty and for small files, and what stays behind
-  when all is deleted; measured in a process of its own each;
+* economy: what files cost, and what stays behind when they are deleted (bench/economy.py);
 * timeline: resident and swapped bytes while 1 GiB is written, read and deleted through 128 MiB;
 * fairness: getattr on one connection while another reads at random through four times the RAM,
   beside the same when idle.  It needs npload, built from ../shared/tools; else it is skipped.
@@ -9,7 +8,6 @@
 Writes bench/results/memory.md and memory.svg.
 """
 
-import gc
 import os
 import random  # the places of reads are no secret
 import re
@@ -26,86 +24,15 @@ from tmpfs_core.access import ROOT
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
-from tmpfs_core.node import Node
 from tmpfs_core.pageout import SLICE, Arrival, Laundry
 from tmpfs_core.swap import Swap, SwapFile
 from tmpfs_core.vnode import NotResident
 
+from . import economy
+
 RESULTS = Path(__file__).parent / "results"
 NPLOAD = Path(__file__).parents[2] / "shared/tools/npload.c"
 GIB = 1 << 30
-FILES = 100_000
-
-
-def rss() -> int:
-    """Bytes of this process that are resident."""
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-# Economy
-
-
-def create_files(directory: Node, data: bytes) -> None:
-    for number in range(FILES):
-        entry = vnops.create(directory, b"file-%06d" % number, 0o644, ROOT, 0)
-        if data:
-            vnops.open(entry.node)
-            vnops.write(entry.node, 0, memoryview(data), ROOT)
-            vnops.close(entry.node)
-
-
-def create_large(directory: Node) -> None:
-    node = vnops.create(directory, b"large", 0o644, ROOT, 0).node
-    vnops.open(node)
-    chunk = memoryview(os.urandom(1 << 20))
-    for offset in range(0, GIB, len(chunk)):
-        vnops.write(node, offset, chunk, ROOT)
-    vnops.close(node)
-
-
-CASES: dict[str, Callable[[Node], None]] = {
-    "empty": lambda directory: create_files(directory, b""),
-    "small": lambda directory: create_files(directory, b"x" * 100),
-    "large": create_large,
-}
-
-
-def economy(case: str) -> None:
-    """Print: bytes at the start, with everything there, and when all was deleted."""
-    mount = Mount(3 * GIB, 10 * FILES)
-    directory = vnops.mkdir(mount.root, b"d", 0o755, ROOT, 0).node
-    start = rss()
-    CASES[case](directory)
-    full = rss()
-    for entry in list(vnops.readdir(directory, 0)):
-        vnops.remove(entry)
-    print(start, full, rss())
-
-
-def measured(case: str) -> tuple[int, int, int]:
-    """The same, in a process of its own."""
-    command = [sys.executable, "-m", "bench.memory", case]
-    start, full, end = subprocess.check_output(command, text=True).split()
-    return int(start), int(full), int(end)
-
-
-def economy_table() -> list[str]:
-    rows = []
-    left = []
-    for case, unit, per, most in (
-        ("large", "% bookkeeping of a file of 1 GiB", GIB / 100, 2.0),
-        ("empty", "KiB for an empty file", FILES * 1024, 1.2),
-        ("small", "KiB for a file of 100 bytes", FILES * 1024, 5.5),
-    ):
-        start, full, end = measured(case)
-        cost = (full - start - (GIB if case == "large" else 0)) / per
-        rows.append(row(unit, f"{cost:.2f}", f"{most}", cost <= most))
-        left.append((case, start, end))
-    for case, start, end in left:
-        grown = (end - start) / start * 100
-        rows.append(row(f"% more RSS after deleting ({case})", f"{grown:.1f}", "10", grown <= 10))
-    return rows
 
 
 def row(what: str, figure: str, target: str, reached: bool) -> str:
@@ -247,12 +174,9 @@ def fairness_table() -> list[str]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        economy(sys.argv[1])
-        return
     RESULTS.mkdir(exist_ok=True)
     lines = ["| figure | measured | at most | reached |", "| --- | --- | --- | --- |"]
-    lines += economy_table() + fairness_table()
+    lines += [row(*figures) for figures in economy.table()] + fairness_table()
     timeline = Timeline(128 << 20, 2 * GIB)
     phases = timeline.run()
     plot(timeline, phases)

@@ -15,6 +15,7 @@ from tmpfs_core.mount import Mount
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection
 from .fids import Client
+from .heap import Heap
 from .pager import Pager
 from .session import Session
 
@@ -44,6 +45,7 @@ class Server:
     def __init__(self, mount: Mount, msize: int) -> None:
         self._mount = mount
         self._pager = Pager(mount.memory)
+        self._heap = Heap(mount)
         self._msize = msize
         self._buffers = Buffers()
         self._listening: list[socket.socket] = []
@@ -90,6 +92,7 @@ class Server:
         for connection in list(self._connections):
             connection.close("server stops")
         await self._pager.close()
+        self._heap.close()
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:

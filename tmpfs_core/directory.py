@@ -68,7 +68,7 @@ class Directory:
 
     def remove(self, entry: Dirent) -> None:
         del self._names[entry.name]
-        if len(self._listed) > 2 * len(self._names) + 16:
+        if len(self._listed) > 2 * len(self._names) + 16 or not self._names:
             self._sweep()
 
     def after(self, cookie: int) -> Iterator[Dirent]:

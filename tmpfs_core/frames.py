@@ -9,7 +9,9 @@ Rules of this file:
 * The arena hands out no more blocks than frames, because a page holds at least one frame: address
   space (16 times the RAM at most) can not run out before the frames that the caller has counted.
 * A freed frame goes back to the host at once (``MADV_DONTNEED``), and so reads as zeros when it
-  is used again: no file can see another's old bytes.
+  is used again: no file can see another's old bytes.  A few blocks in which only the first frame
+  was used are cleared and kept instead, for the small files that come and go all the time: that
+  is much faster than to give a frame back and to get a new one.
 """
 
 import errno
@@ -33,8 +35,14 @@ BLOCK_SHIFT = 16
 BLOCK_MASK = BLOCK - 1
 FRAMES_PER_BLOCK = BLOCK // FRAME
 
+#: Blocks that are kept with a frame in them.
+WARM = 64
+#: So many free blocks make the list of them worth being forgotten, when all are free.
+MANY = 4096
+
 #: What a hole reads as: one block of zeros.
 ZEROS = memoryview(bytes(BLOCK))
+_ZERO_FRAME = ZEROS[:FRAME]
 
 _MAP_NORESERVE = 0x4000  # <asm-generic/mman-common.h>; not in Python's mmap module
 
@@ -125,10 +133,13 @@ class Arena:
         self._memory = memoryview(self._map)
         self._fresh = 0  # blocks from here on were never handed out
         self._free = array("Q")  # no int objects, which would keep the memory around them
+        self._warm: list[int] = []  # free blocks whose first frame is there, and zeros
 
     def allocate(self, owner: "VMObject", pindex: int) -> Page:
         """A page with no frame in use; the caller sets its mask before it allocates another."""
-        if self._free:
+        if self._warm:
+            slot = self._warm.pop()
+        elif self._free:
             slot = self._free.pop()
         else:
             slot = self._fresh
@@ -151,7 +162,22 @@ class Arena:
 
         Neighbours in the arena leave in one call: a large file frees in few steps.
         """
-        slots = sorted(page.slot for page in pages)
+        frames = 0
+        slots = []
+        for page in pages:
+            frames += page.mask.bit_count()
+            if page.mask == 1 and len(self._warm) < WARM:
+                page.mem[:FRAME] = _ZERO_FRAME
+                self._warm.append(page.slot)
+            else:
+                slots.append(page.slot)
+        if slots:
+            self._give_back(slots)
+        return frames
+
+    def _give_back(self, slots: list[int]) -> None:
+        """Free these blocks, their frames going back to the host."""
+        slots.sort()
         run = 0
         for i, slot in enumerate(slots):
             if i + 1 == len(slots) or slots[i + 1] != slot + 1:
@@ -161,4 +187,9 @@ class Arena:
                 )
                 run = i + 1
         self._free.extend(reversed(slots))
-        return sum(page.mask.bit_count() for page in pages)
+        if len(self._free) >= MANY and len(self._free) + len(self._warm) == self._fresh:
+            for slot in self._warm:
+                self._map.madvise(mmap.MADV_DONTNEED, slot << BLOCK_SHIFT, FRAME)
+            self._warm.clear()
+            self._free = array("Q")
+            self._fresh = 0

@@ -9,6 +9,7 @@ Rules of this file:
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .access import ROOT
@@ -62,6 +63,8 @@ class Mount:
         self._first_gen = int.from_bytes(os.urandom(4), "little")
         #: Nodes without a name that somebody still holds, by ino.
         self.orphans: dict[int, Node] = {}
+        #: Called when so many nodes and pages of files at rest are freed.
+        self.on_freed: Callable[[int], None] = lambda _: None
         self.inodes.take(1)
         self.root = DirNode(self, mode & 0o7777, uid, gid)
         self.root.nlink += 1  # its ".." is itself

@@ -108,6 +108,7 @@ class Node:
         """Give back all that it is charged for, its inode included."""
         self.mount.blocks.give(self.xattr_frames)
         self.mount.inodes.give(1)
+        self.mount.on_freed(1)
 
 
 class FileNode(Node):
@@ -145,6 +146,7 @@ class FileNode(Node):
             self.vnode = None
 
     def free(self) -> None:
+        self.mount.on_freed(len(self.uobj.pages))
         truncate(self.uobj, self.vnode, 0)
         super().free()
 

@@ -139,7 +139,7 @@ class _Queue(Generic[P]):
         page.queue = -self._mark
         self.live -= 1
         self.dead += 1
-        if self.dead > self.live + SLACK:
+        if self.dead > self.live + SLACK or not self.live:
             self._sweep()
 
     def restore(self, page: P) -> None:

@@ -71,7 +71,7 @@ class Vnode(VMObject):
         usecount: how many have it open.
     """
 
-    __slots__ = ("_ahead", "_expected", "bufs", "replacement", "uobj", "usecount")
+    __slots__ = ("_ahead", "_first", "_stop", "bufs", "replacement", "uobj", "usecount")
 
     def __init__(self, uobj: Uobj) -> None:
         super().__init__(uobj.ino)
@@ -80,8 +80,8 @@ class Vnode(VMObject):
         self.bufs: dict[int, Buf] = {}
         self.usecount = 0
         uobj.memory.active.add(self)
-        self._expected = 0  # where a sequential reader reads next
-        self._ahead = 0  # blocks to read ahead of it
+        self._first, self._stop = -1, 0  # the blocks of the last read that was not just of a Buf
+        self._ahead = 0  # how many to read ahead of the next
 
     def empty(self, pindex: int) -> None:
         """A page moves in only where none is: that of the uobj is the file's only one."""
@@ -97,16 +97,20 @@ class Vnode(VMObject):
         self.uobj.memory.active.discard(self)
 
     def read_ahead(self, offset: int, stop: int) -> None:
-        """Have the blocks that a sequential reader will want next brought in meanwhile."""
-        sequential = offset == self._expected
-        self._expected = stop
+        """From byte ``offset`` to block ``stop`` is read: have what a sequential reader wants next
+        brought in meanwhile.
+        """
+        first = offset >> BLOCK_SHIFT
+        if first == self._first:
+            return  # the same read again, after what it needs was provided
+        sequential = offset == 0 or 0 <= self._first < first <= self._stop
+        self._first, self._stop = first, stop
         if not sequential:
             self._ahead = 0
             return
         self._ahead = min(max(self._ahead * 2, AHEAD_MIN), AHEAD_MAX)
-        first = -(-stop >> BLOCK_SHIFT)
         swapped = self.uobj.swapped
-        ahead = [block for block in range(first, first + self._ahead) if block in swapped]
+        ahead = [block for block in range(stop, stop + self._ahead) if block in swapped]
         if ahead:
             self.uobj.memory.on_ahead([(self.uobj, block) for block in ahead])
 
@@ -173,15 +177,20 @@ def read(vp: Vnode, offset: int, count: int) -> list[memoryview]:
         NotResident: some of it is in swap.
         OSError: EIO, the first of it was lost.
     """
-    if vp.uobj.swapped:
-        vp.read_ahead(offset, offset + count)
-        _require(vp, offset, count)
     bufs = vp.bufs
     generation = vp.replacement.generation
+    block, start = offset >> BLOCK_SHIFT, offset & BLOCK_MASK
+    buf = bufs.get(block)
+    if buf is not None and start + count <= BLOCK:  # most reads: of one block, which is in use
+        buf.page.heat = generation
+        return [buf.mem[start : start + count]]
+    if vp.uobj.swapped:
+        last = offset + count - 1 >> BLOCK_SHIFT
+        vp.read_ahead(offset, last + 1)
+        _require(vp, block, last)
     views: list[memoryview] = []
     while count > 0:
-        block = offset >> BLOCK_SHIFT
-        start = offset & BLOCK_MASK
+        block, start = offset >> BLOCK_SHIFT, offset & BLOCK_MASK
         length = min(BLOCK - start, count)
         buf = bufs.get(block)
         if buf is not None:
@@ -196,12 +205,12 @@ def read(vp: Vnode, offset: int, count: int) -> list[memoryview]:
     return views
 
 
-def _require(vp: Vnode, offset: int, count: int) -> None:
-    """Ask for the blocks of a range that are in swap."""
+def _require(vp: Vnode, first: int, last: int) -> None:
+    """Ask for those of the blocks ``first`` to ``last`` that are in swap."""
     swapped = vp.uobj.swapped
     missing = [
         (vp.uobj, block)
-        for block in range(offset >> BLOCK_SHIFT, (offset + count - 1 >> BLOCK_SHIFT) + 1)
+        for block in range(first, last + 1)
         if block in swapped and swapped[block].copy is not None
     ]
     if missing:

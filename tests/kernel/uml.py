@@ -7,6 +7,7 @@ Rules
   limit, or whose kernel complained, is killed; the next test boots another.
 - The guest sees the host's files read-only: at their own paths unless it has a tmpfs there, and all
   of them under HOST.
+- The link takes large packets, because what comes in costs the guest most by the packet.
 - A server must exit with 0 when told to, and leave no traceback in its log.
 """
 
@@ -30,6 +31,7 @@ GUEST_PROGRAMS = Path(__file__).parent / "guest"
 REPOSITORY = Path(__file__).parents[2]
 HOST = "/mnt/host"
 SERVER_ADDRESS = "10.99.0.1"
+MTU = 9000
 SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin:/bin"
 
 PACKAGES = {
@@ -53,7 +55,7 @@ NETWORK = f"""
 ip link set lo up
 ip tuntap add dev tap0 mode tap
 ip address add {SERVER_ADDRESS}/24 dev tap0
-ip link set tap0 up mtu 1500
+ip link set tap0 up mtu {MTU}
 ethtool -K tap0 tx off rx off sg off tso off gso off gro off
 echo ready
 exec cat
@@ -217,7 +219,7 @@ class Guest:
                     *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
                     *("linux.uml", "mem=1024M", "root=/dev/root", "rootfstype=hostfs"),
                     *("rootflags=/", "ro", f"init={GUEST_PROGRAMS}/init.sh"),
-                    *("vec0:transport=tap,ifname=tap0", f"uml_dir={lab.scratch}"),
+                    *(f"vec0:transport=tap,ifname=tap0,mtu={MTU}", f"uml_dir={lab.scratch}"),
                     *("con=null", "con0=null,fd:1", f"con1=fd:{far_end.fileno()}"),
                 ),
                 env={"PATH": SEARCH_PATH, "LD_PRELOAD": _build_xstate(lab.scratch)},

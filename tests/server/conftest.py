@@ -1,14 +1,18 @@
 """Fixtures of the server's tests; whatever a test does, the file system must be whole after it."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import uvloop
 
+from tmpfs_core import pageout
 from tmpfs_core.mount import Mount
+from tmpfs_core.swap import read_in, write_out
 
 from .peer import MakePeer, Peer, peers_of
+from .spilling import Gate, Spilling, spilling
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,3 +40,36 @@ def peers(mount: Mount) -> Iterator[MakePeer]:
 def peer(peers: MakePeer) -> Peer:
     """A peer that has agreed on 1 MiB and attached fid ROOT."""
     return peers()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[Spilling]:
+    """A server with plenty of RAM and swap: only what a test pages out is in swap."""
+    async with spilling(tmp_path, 8192, 2048) as world:
+        yield world
+
+
+@pytest.fixture
+async def small(tmp_path: Path) -> AsyncIterator[Spilling]:
+    """A server with 1 MiB of RAM and 4 MiB of swap."""
+    async with spilling(tmp_path, 256, 1024) as world:
+        yield world
+
+
+@pytest.fixture
+async def reads(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
+    """Holds all reading from swap until it is opened."""
+    gate = Gate(read_in)
+    monkeypatch.setattr(pageout, "read_in", gate)
+    monkeypatch.setattr(pageout, "read_now", lambda _: False, raising=False)
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+async def writes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
+    """Holds all writing to swap until it is opened."""
+    gate = Gate(write_out)
+    monkeypatch.setattr(pageout, "write_out", gate)
+    yield gate
+    gate.open()

@@ -23,6 +23,7 @@ from tmpfs_core.vnode import NotResident
 
 #: The fid that every peer attaches.
 ROOT = 0
+UNKNOWN = 9999  # a fid that nobody made
 #: Seconds until a test that gets no answer fails.
 GUARD = 30.0
 

@@ -11,13 +11,20 @@ from structlog.testing import capture_logs
 
 from server.config import Unix
 from server.listener import Server
-from tests.tmpfs_core.paging import Spill
+from server.wire import constants as c
+from server.wire import messages as m
+from server.wire.codec import Message
+from tests.tmpfs_core.paging import Spill, pattern
+from tmpfs_core.frames import BLOCK
 from tmpfs_core.node import FileNode
 from tmpfs_core.swap import Transfer
 
-from .peer import GUARD, SocketPeer
+from .peer import GUARD, ROOT, SocketPeer
 
 MSIZE = 1 << 20
+STATFS = m.Tstatfs(ROOT)
+DATA = pattern(1, 4 * BLOCK)
+MANY = 10 * BLOCK
 
 
 class Gate:
@@ -112,3 +119,51 @@ async def pump(steps: int = 30) -> None:
     """Let everything happen that can without I/O."""
     for _ in range(steps):
         await asyncio.sleep(0)
+
+
+async def swapped(world: Spilling, peer: SocketPeer, name: bytes = b"file") -> int:
+    """An open fid of a new file that holds DATA, all of it in swap."""
+    fid = await peer.create(name)
+    for place in range(0, len(DATA), BLOCK):
+        await peer.call(m.Twrite(fid, place, DATA[place : place + BLOCK]))
+    world.spill.page_out_all()
+    assert len(world.file(name).uobj.swapped) == 4
+    return fid
+
+
+async def replies(peer: SocketPeer, count: int) -> dict[int, object]:
+    """The next replies by their tags; dicts keep the order in which they came."""
+    return dict([await peer.reply() for _ in range(count)])
+
+
+async def waits(peer: SocketPeer, request: Message, gate: Gate, tag: int = 1) -> None:
+    """Send a request, and wait until it waits for I/O."""
+    peer.send(request, tag)
+    await gate.reached()
+
+
+async def until(condition: Callable[[], bool], peer: SocketPeer) -> None:
+    """Let the server work until it is so."""
+    async with asyncio.timeout(GUARD):
+        while not condition():
+            await peer.call(STATFS)
+
+
+async def fill(peer: SocketPeer, fid: int, seed: int, blocks: int) -> None:
+    data = pattern(seed, blocks * BLOCK)
+    for place in range(0, len(data), BLOCK):
+        part = data[place : place + BLOCK]
+        while part:
+            done = (await peer.call(m.Twrite(fid, place, part))).count
+            place, part = place + done, part[done:]  # noqa: PLW2901
+
+
+async def holds(peer: SocketPeer, fid: int, seed: int, blocks: int) -> bool:
+    data = b""
+    while part := (await peer.call(m.Tread(fid, len(data), MANY))).data:
+        data += part
+    return data == pattern(seed, blocks * BLOCK)
+
+
+def truncation(fid: int, size: int) -> m.Tsetattr:
+    return m.Tsetattr(fid, c.SETATTR_SIZE, 0, 0, 0, size, 0, 0, 0, 0)

@@ -11,10 +11,9 @@ import pytest
 from server.wire import constants as c
 from server.wire import messages as m
 
-from .peer import ROOT, MakePeer, Peer, raises_errno
+from .peer import ROOT, UNKNOWN, MakePeer, Peer, raises_errno
 
 SECOND = 10**9
-UNKNOWN = 9999  # a fid that nobody made
 LONG_AGO = 1000  # seconds since the epoch
 
 NAMED = ("mode", "uid", "gid", "size", "atime_sec", "atime_nsec", "mtime_sec", "mtime_nsec")

@@ -13,10 +13,9 @@ from server.wire import constants as c
 from server.wire import messages as m
 from tmpfs_core.mount import Mount
 
-from .peer import O_NOFOLLOW, ROOT, MakePeer, Peer, peers_of, raises_errno
+from .peer import O_NOFOLLOW, ROOT, UNKNOWN, MakePeer, Peer, peers_of, raises_errno
 
 FRAME = 4096
-UNKNOWN = 9999  # a fid that nobody made
 LAST = (1 << 63) - 1  # the largest size of a file
 
 

@@ -10,7 +10,7 @@ from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import Message
 
-from .peer import MakePeer, Peer, raises_errno
+from .peer import UNKNOWN, MakePeer, Peer, raises_errno
 
 SHARED, EXCLUSIVE, UNLOCK = c.LOCK_TYPE_RDLCK, c.LOCK_TYPE_WRLCK, c.LOCK_TYPE_UNLCK
 GRANTED, BLOCKED = c.LOCK_SUCCESS, c.LOCK_BLOCKED
@@ -214,7 +214,7 @@ def test_a_holder_with_a_long_name_makes_no_reply_larger_than_msize(peers: MakeP
 def test_only_an_open_fid_can_lock(
     peer: Peer, file: int, request_of: Callable[[int], Message]
 ) -> None:
-    for fid in (peer.walk(b"file"), 9999):
+    for fid in (peer.walk(b"file"), UNKNOWN):
         with raises_errno(errno.EBADF):
             peer.call(request_of(fid))
 

@@ -9,9 +9,8 @@ from server.wire import constants as c
 from server.wire import messages as m
 from tmpfs_core.mount import Mount
 
-from .peer import ROOT, MakePeer, Peer, peers_of, raises_errno
+from .peer import ROOT, UNKNOWN, MakePeer, Peer, peers_of, raises_errno
 
-UNKNOWN = 9999  # a fid that nobody made
 VALUE_MAX = 65536
 ACL = b"system.posix_acl_access"
 

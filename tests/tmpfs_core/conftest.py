@@ -1,15 +1,18 @@
 """Fixtures of the core's tests; every mount is checked for its invariants after the test."""
 
+import os
 import stat
 from collections.abc import Iterator
 
 import pytest
 
+from tmpfs_core import swap as swap_module
 from tmpfs_core import vnops
 from tmpfs_core.access import ROOT
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import vref
 
+from .paging import Calls, Spill
 from .support import Clock, World, put
 
 
@@ -49,3 +52,42 @@ def world(mount: Mount) -> World:
         vref(entry.node)
         vnops.remove(entry)
     return world
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A swap file grows by 1 MiB, so that the tests are quick."""
+    monkeypatch.setattr(swap_module, "STEP", 256)
+
+
+@pytest.fixture
+def spill(small_steps: None) -> Iterator[Spill]:
+    """256 frames of RAM and 1024 of swap; in the end all files are deleted, and nothing is left."""
+    spill = Spill(ram=256, swap=(1024,))
+    yield spill
+    spill.end()
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """(offset, bytes) of each write to swap."""
+    return watched(monkeypatch, "pwritev")
+
+
+@pytest.fixture
+def was_read(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """(offset, bytes) of each read from swap."""
+    return watched(monkeypatch, "preadv")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, name: str) -> Calls:
+    calls: Calls = []
+    call = getattr(os, name)
+
+    def note(fd: int, views: list[memoryview], offset: int) -> int:
+        done: int = call(fd, views, offset)
+        calls.append((offset, done))
+        return done
+
+    monkeypatch.setattr(os, name, note)
+    return calls

@@ -20,6 +20,9 @@ from tmpfs_core.vnode import NotResident, Place, Vnode
 
 T = TypeVar("T")
 
+#: (offset, bytes) of calls for I/O.
+Calls = list[tuple[int, int]]
+
 _numbers = itertools.count()
 
 
@@ -113,11 +116,9 @@ class Spill:
     def settle(self) -> None:
         """End all jobs that are under way."""
         for laundry in list(self.laundries):
-            laundry.run()
-            self.finish_out(laundry)
+            self.end_out(laundry)
         for arrival, _ in list(self.arrivals):
-            self.run(arrival)
-            self.finish_in(arrival)
+            self.end_in(arrival)
 
     def provide(self, absent: NotResident) -> None:
         if absent.frames > self.memory.writable:
@@ -144,8 +145,7 @@ class Spill:
             self.make_room(wanted)
             failures = failures + 1 if self.memory.stuck else 0
         arrival = self.begin_in(places)
-        self.run(arrival, broken)
-        self.finish_in(arrival)
+        self.end_in(arrival, broken)
         return arrival.lost
 
     def page_out(self, fails: bool = False) -> int:
@@ -177,6 +177,11 @@ class Spill:
         laundry.finish(done)
         self.check()
 
+    def end_out(self, laundry: Laundry, done: bool = True) -> None:
+        """Write, and finish; ``done``: whether that is to have succeeded."""
+        laundry.run()
+        self.finish_out(laundry, done)
+
     def begin_in(self, places: list[Place], ahead: bool = False) -> Arrival:
         used = self.memory.ram.used
         arrival = Arrival(self.memory, places, ahead)
@@ -193,6 +198,11 @@ class Spill:
         self.arrivals = [item for item in self.arrivals if item[0] is not arrival]
         arrival.finish()
         self.check()
+
+    def end_in(self, arrival: Arrival, broken: bool = False) -> None:
+        """Read, and finish."""
+        self.run(arrival, broken)
+        self.finish_in(arrival)
 
     @contextmanager
     def nothing_in_swap(self) -> Iterator[None]:
@@ -260,6 +270,20 @@ class Spill:
         assert all(page.laundry in self.laundries for page in pages if page.laundry)
         assert memory.active == {node.vnode for node in self.files() if node.vnode}
         assert memory.counters.bytes_copied_by_moves == 0
+
+    def delete_all(self) -> None:
+        """Delete all files; they must leave nothing."""
+        for entry in list(self.mount.root.entries.after(0)):
+            node = entry.node
+            vnops.remove(entry)
+            if isinstance(node, FileNode) and node.refs:
+                self.close(node)
+            self.check()
+        self.nothing_is_left()
+
+    def end(self) -> None:
+        self.delete_all()
+        self.swap.close()
 
     def nothing_is_left(self) -> None:
         """Assert that nothing is held, all files being deleted."""

@@ -1,6 +1,9 @@
 """What the tests of the core share: a clock to turn by hand, and looks that leave no trace."""
 
-from collections.abc import Iterator
+import ctypes
+import stat
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +113,15 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * FRAME
 
 
+def in_core(mem: memoryview) -> int:
+    """How many frames of this memory the host holds in RAM (pagemap(5))."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mem))
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(address // FRAME * 8)
+        entries = struct.unpack(f"<{len(mem) // FRAME}Q", pagemap.read(len(mem) // FRAME * 8))
+    return sum(entry >> 63 for entry in entries)
+
+
 def facts(node: Node) -> tuple[object, ...]:
     """Everything that an operation could change in one node, as a value."""
     entries = list(node.entries.after(0)) if isinstance(node, DirNode) else []
@@ -155,3 +167,19 @@ class World:
     fifo: Dirent
     gone: Dirent
     gone_dir: Dirent
+
+
+Make = Callable[[Node, bytes], Dirent]
+
+#: Every way to make a name that was not there.
+MAKERS: dict[str, Make] = {
+    "create": lambda parent, name: vnops.create(parent, name, 0o644, ROOT, 0),
+    "mkdir": lambda parent, name: vnops.mkdir(parent, name, 0o755, ROOT, 0),
+    "symlink": lambda parent, name: vnops.symlink(parent, name, b"target", ROOT, 0),
+    "fifo": lambda parent, name: vnops.mknod(parent, name, stat.S_IFIFO | 0o644, 0, ROOT, 0),
+    "socket": lambda parent, name: vnops.mknod(parent, name, stat.S_IFSOCK | 0o644, 0, ROOT, 0),
+    "device": lambda parent, name: vnops.mknod(parent, name, stat.S_IFCHR | 0o644, 259, ROOT, 0),
+    "link": lambda parent, name: vnops.link(
+        vnops.lookup(parent.mount.root, b"file").node, parent, name
+    ),
+}

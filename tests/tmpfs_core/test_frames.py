@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tmpfs_core import frames
 from tmpfs_core.frames import (
     BLOCK,
     FRAME,
@@ -19,7 +20,7 @@ from tmpfs_core.frames import (
 )
 from tmpfs_core.vmobject import VMObject
 
-from .support import refused, resident
+from .support import in_core, refused, resident
 
 MIB = 1 << 20
 
@@ -204,3 +205,52 @@ def test_a_host_without_huge_pages_will_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_arena_of_no_frames_can_be_made() -> None:
     assert Arena(0).release([]) == 0
+
+
+def test_when_very_many_pages_are_free_the_arena_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frames, "MANY", 2)
+    arena = Arena(3)
+    owner = VMObject(1)
+    pages = [arena.allocate(owner, pindex) for pindex in range(3)]
+    pages[0].mask = 1
+    pages[0].mem[0] = 7
+    arena.release(pages[:1])  # its first frame stays there
+    arena.release(pages[1:2])
+    arena.release(pages[2:])
+    assert [arena.allocate(owner, pindex).slot for pindex in range(3)] == [0, 1, 2]
+    assert pages[0].mem[0] == 0
+
+
+def test_a_small_page_leaves_its_frame_to_the_next_cleared() -> None:
+    arena = Arena(4)
+    page = new(arena)
+    page.mask = 1
+    page.mem[:FRAME] = b"x" * FRAME
+    assert arena.release([page]) == 1
+    assert in_core(page.mem) == 1
+    again = new(arena)
+    assert (again.slot, again.mask) == (page.slot, 0)
+    assert again.mem == ZEROS
+
+
+@pytest.mark.parametrize("mask", [0b10, 0b11])
+def test_only_a_first_frame_alone_is_left_to_the_next(mask: int) -> None:
+    arena = Arena(4)
+    page = new(arena)
+    page.mask = mask
+    page.mem[: 2 * FRAME] = b"x" * 2 * FRAME
+    arena.release([page])
+    assert in_core(page.mem) == 0
+
+
+def test_only_so_many_frames_are_left_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "WARM", 2)
+    arena = Arena(4)
+    pages = [new(arena) for _ in range(3)]
+    for page in pages:
+        page.mask = 1
+        page.mem[0] = 7
+    assert arena.release(pages) == 3
+    assert [in_core(page.mem) for page in pages] == [1, 1, 0]

@@ -140,8 +140,29 @@ def test_a_reader_here_and_there_has_nothing_read_ahead(spill: Spill) -> None:
             vnops.read(node, block * BLOCK, 100)
     assert told == []
     with pytest.raises(NotResident):
-        vnops.read(node, BLOCK + 100, 100)  # goes on where it was
-    assert [[block for _, block in places] for places in told] == [[2, 3]]
+        vnops.read(node, 2 * BLOCK, 100)  # goes on behind the last one
+    assert [[block for _, block in places] for places in told] == [[3, 4]]
+
+
+def test_a_read_that_is_tried_again_is_no_step_of_the_reader(spill: Spill) -> None:
+    told: list[list[int]] = []
+    spill.memory.on_ahead = lambda places: told.append([block for _, block in places])
+    node = spill.file(data=pattern(1, 12 * BLOCK))
+    spill.page_out_all()
+    for block in (0, 0, 1, 1, 1):
+        with pytest.raises(NotResident):
+            vnops.read(node, block * BLOCK, BLOCK)
+    assert told == [[1, 2], [2, 3, 4, 5]]
+
+
+def test_a_reader_in_small_steps_is_sequential_too(spill: Spill) -> None:
+    told: list[list[int]] = []
+    spill.memory.on_ahead = lambda places: told.append([block for _, block in places])
+    node = spill.file(data=pattern(1, 8 * BLOCK))
+    spill.page_out_all()
+    for offset in range(0, 3 * BLOCK, 10000):  # some of them in two blocks
+        spill.get(node, offset, 10000)
+    assert told == [[1, 2], [3, 4, 5, 6], [4, 5, 6, 7]]
 
 
 def test_a_file_in_ram_is_not_read_ahead(spill: Spill) -> None:
@@ -261,8 +282,7 @@ def test_page_out_goes_on_as_long_as_some_victims_were_not_tried(
         assert not spill.memory.stuck
         laundry = spill.begin_out()
         assert bool(laundry.transfers) == (tries == 2)
-        laundry.run()
-        spill.finish_out(laundry)
+        spill.end_out(laundry)
     assert list(node.uobj.swapped) == [5]
     spill.page_out_all()
     assert spill.memory.stuck
