@@ -6,8 +6,8 @@ from typing import Self
 
 from bench.tools import MSIZE, Server
 from server.wire import messages as m
-from server.wire.codec import HEADER, Buffer
 from server.wire.constants import GETATTR_BASIC, NOFID, NOTAG, VERSION
+from server.wire.primitives import HEADER, Buffer
 
 ROOT = 0
 GETATTR: list[Buffer] = [m.Tgetattr.pack(1, ROOT, GETATTR_BASIC)]

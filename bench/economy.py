@@ -14,8 +14,8 @@ from bench.footprint import rss
 from bench.report import row
 from bench.tools import ours
 from server.wire import messages as m
-from server.wire.codec import Buffer
 from server.wire.constants import O_CREAT, O_RDWR
+from server.wire.primitives import Buffer
 
 GIB = 1 << 30
 FILES = 100_000

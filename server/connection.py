@@ -22,7 +22,7 @@ from tmpfs_core.cargo import Cargo
 
 from .errors import ProtocolError
 from .session import Session
-from .wire.codec import Buffer
+from .wire.primitives import Buffer
 
 log = structlog.get_logger()
 
@@ -225,13 +225,14 @@ class Connection:
     def _writable(self) -> None:
         assert self._unsent is not None
         try:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            sent = self._sock.send(self._unsent)
         except BlockingIOError:
             return
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
-        if self._unsent:
+        if sent < len(self._unsent):
+            self._unsent = self._unsent[sent:]
             return
         self._unsent = None
         self._loop.remove_writer(self._sock)

@@ -15,7 +15,8 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NamedTuple, TypeVar
+from inspect import signature
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
@@ -27,7 +28,7 @@ from tmpfs_core.node import DirNode, FileNode, Node, now
 
 from .fids import Client, Fid, XattrDraft, XattrValue
 from .wire import messages as m
-from .wire.codec import Buffer, Message, Qid
+from .wire.codec import Message
 from .wire.constants import (
     AT_REMOVEDIR,
     GETATTR_ALL,
@@ -61,6 +62,7 @@ from .wire.constants import (
     XATTR_CREATE,
     XATTR_REPLACE,
 )
+from .wire.primitives import Buffer, QidFields
 
 Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
 
@@ -68,12 +70,14 @@ Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
 HANDLERS: dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]] = {}
 
 #: The block size that clients are told to use, in bytes: each request is a round trip.
-BLKSIZE = 65536
+BLKSIZE: Final = 65536
 #: Data of up to so many bytes is copied into its reply rather than sent from its pages.
-COPIED = 16384
+COPIED: Final = 16384
 
-NOBODY = 65534
+NOBODY: Final = 65534
 
+#: In nanoseconds, the unit of the core's times.
+SECOND: Final = 10**9
 
 H = TypeVar("H", bound=Callable[..., Reply])
 
@@ -82,8 +86,7 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
     """Make a function the handler of a message."""
 
     def register(handler: H) -> H:
-        code = handler.__code__
-        arguments = code.co_varnames[: code.co_argcount]
+        arguments = tuple(signature(handler).parameters)
         assert arguments == ("client", "tag", *declared.__match_args__), arguments
         HANDLERS[declared.TYPE] = (declared.call, handler)
         return handler
@@ -94,8 +97,8 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
 _QTYPES = {stat.S_IFDIR >> 12: QTDIR, stat.S_IFLNK >> 12: QTSYMLINK}
 
 
-def qid_of(node: Node) -> Qid:
-    return Qid(_QTYPES.get(node.mode >> 12, QTFILE), node.version, node.ino)
+def qid_of(node: Node) -> QidFields:
+    return _QTYPES.get(node.mode >> 12, QTFILE), node.version, node.ino
 
 
 # The session and the tree
@@ -142,7 +145,7 @@ def walk(client: Client, tag: int, fid: int, newfid: int, wnames: list[bytes]) -
     if len(wnames) > MAXWELEM:
         refuse(errno.EINVAL)
     entry = origin.entry
-    qids: list[Qid] = []
+    qids: list[QidFields] = []
     for name in wnames:
         try:
             entry = _parent(entry) if name == b".." else vnops.lookup(entry.node, name)
@@ -423,10 +426,14 @@ def getattr(client: Client, tag: int, fid: int, request_mask: int) -> Reply:  # 
         node.size,
         BLKSIZE,
         node.blocks,
-        *divmod(node.atime, 10**9),
-        *divmod(node.mtime, 10**9),
-        *divmod(node.ctime, 10**9),
-        *divmod(node.btime, 10**9),
+        node.atime // SECOND,
+        node.atime % SECOND,
+        node.mtime // SECOND,
+        node.mtime % SECOND,
+        node.ctime // SECOND,
+        node.ctime % SECOND,
+        node.btime // SECOND,
+        node.btime % SECOND,
         node.gen,
         node.version,
     )
@@ -468,9 +475,9 @@ def _time(wanted: int, given: int, sec: int, nsec: int) -> int | None:
         return None
     if not given:
         return now()
-    if nsec >= 10**9:
+    if nsec >= SECOND:
         refuse(errno.EINVAL)
-    return sec * 10**9 + nsec
+    return sec * SECOND + nsec
 
 
 @handles(m.Txattrwalk)

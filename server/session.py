@@ -29,9 +29,9 @@ from tmpfs_core.vnode import NotResident
 from .errors import ProtocolError, errno_of
 from .fids import Client
 from .handlers import HANDLERS, Reply, cargo_of_write, write
-from .wire.codec import HEADER, Buffer, Malformed
 from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
 from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion, Twrite
+from .wire.primitives import HEADER, Buffer, Malformed
 
 Request = Callable[[], Reply]
 
@@ -129,8 +129,8 @@ class Session:
                 break
             try:
                 reply = self._answer(kind, tag, buffer, start + HEADER.size, end)
-            except Malformed as error:
-                raise ProtocolError(str(error)) from None
+            except Malformed as malformed:
+                raise ProtocolError(str(malformed)) from None
             except Exception as error:
                 reply = Rlerror.pack(tag, errno_of(error))
             start = end

@@ -10,21 +10,20 @@ Rules of this file:
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 #: End of a lock that reaches to the end of the file, however far that is.
 FOREVER = 1 << 64
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(NamedTuple):
     """A lock on bytes ``[start, stop)``."""
 
     start: int
     stop: int
     exclusive: bool
     owner: Hashable
-    handle: object
+    handle: Hashable
 
     def overlaps(self, start: int, stop: int) -> bool:
         return self.start < stop and start < self.stop
@@ -86,9 +85,9 @@ class RangeLocks:
                 continue
             cut = True
             if lock.start < start:
-                kept.append(replace(lock, stop=start))
+                kept.append(lock._replace(stop=start))
             if stop < lock.stop:
-                kept.append(replace(lock, start=stop))
+                kept.append(lock._replace(start=stop))
         self.held = kept
         return cut
 
@@ -102,7 +101,7 @@ class RangeLocks:
                 and lock.exclusive == new.exclusive
                 and (lock.stop == new.start or new.stop == lock.start)
             ):
-                new = replace(new, start=min(lock.start, new.start), stop=max(lock.stop, new.stop))
+                new = new._replace(start=min(lock.start, new.start), stop=max(lock.stop, new.stop))
             else:
                 kept.append(lock)
         self.held = kept

@@ -6,7 +6,8 @@
 from collections.abc import Iterator
 from struct import Struct
 
-from .codec import DATA, I64, QID, QIDS, STRING, STRINGS, U8, U16, U32, U64, Message, Qid, message
+from .codec import DATA, I64, QID, QIDS, STRING, STRINGS, U8, U16, U32, U64, Message, message
+from .primitives import Qid, QidFields
 
 
 @message(7)
@@ -404,7 +405,7 @@ _RECORD = Struct("<BIQQBH")
 RECORD_SIZE = _RECORD.size
 
 
-def pack_record(qid: Qid, offset: int, kind: int, name: bytes) -> bytes:
+def pack_record(qid: QidFields, offset: int, kind: int, name: bytes) -> bytes:
     """One entry of a listing: ``offset`` resumes behind it, ``kind`` is readdir(3)'s d_type."""
     return _RECORD.pack(*qid, offset, kind, len(name)) + name
 
