@@ -313,33 +313,52 @@ def fsync(client: Client, tag: int, fid: int, datasync: int) -> Reply:
 def readdir(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
     """Whole records only; none left is the end.
 
+    What is answered is kept for who asks the same again, until the directory changes.
+
     Raises:
         OSError: EINVAL, not one record fits into ``count``; ENOTDIR; EBADF.
     """
     held = client.get(fid)
     held.require_readable()
-    room = min(count, client.msize - IOHDRSZ)
-    data = bytearray()
-    for record in _listing(held, offset):
-        if len(data) + len(record) > room:
-            if not data:
-                refuse(errno.EINVAL)
-            break
-        data += record
+    directory = held.node
+    entries = vnops.readdir(directory, offset)
+    assert isinstance(directory, DirNode)
+    parent = held.entry.parent or directory
+    asked = offset, min(count, client.msize - IOHDRSZ), parent.ino
+    if directory.listing is not None and directory.listing[0] == asked:
+        return m.Rreaddir.pack(tag, directory.listing[1])
+    data = _records(directory, parent, entries, offset, asked[1])
+    if data:  # the end takes no time to find
+        directory.listing = asked, data
     return m.Rreaddir.pack(tag, data)
 
 
-def _listing(fid: Fid, offset: int) -> Iterator[bytes]:
-    """The records of a directory behind ``offset``."""
-    entries = vnops.readdir(fid.node, offset)
+def _records(
+    directory: DirNode, parent: DirNode, entries: Iterator[Dirent], offset: int, room: int
+) -> bytes:
+    """The records of a directory behind ``offset``, as many as there is room for."""
+    records = []
     if offset < DOT:
-        yield m.pack_record(qid_of(fid.node), DOT, stat.S_IFDIR >> 12, b".")
+        records.append(_record(directory, DOT, b"."))
     if offset < DOTDOT:
-        parent = fid.entry.parent or fid.node
-        yield m.pack_record(qid_of(parent), DOTDOT, stat.S_IFDIR >> 12, b"..")
-    for entry in entries:
-        node = entry.node
-        yield m.pack_record(qid_of(node), entry.cookie, node.mode >> 12, entry.name)
+        records.append(_record(parent, DOTDOT, b".."))
+    size = sum(map(len, records))
+    while size <= room and (entry := next(entries, None)) is not None:
+        records.append(_record(entry.node, entry.cookie, entry.name))
+        size += len(records[-1])
+    while size > room:
+        size -= len(records.pop())
+        if not records:
+            refuse(errno.EINVAL)
+    return b"".join(records)
+
+
+def _record(node: Node, cookie: int, name: bytes) -> bytes:
+    """One of them.  Its qid has no version, so that it stays right while the node changes: what
+    clients take from it is the number of the node (QEMU and diod leave the version out, too).
+    """
+    kind = node.mode >> 12
+    return m.pack_record((_QTYPES.get(kind, QTFILE), 0, node.ino), cookie, kind, name)
 
 
 # Names
