@@ -22,6 +22,7 @@ from tmpfs_core.cargo import Cargo
 
 from .errors import ProtocolError
 from .session import Session
+from .spin import Spin
 from .wire.primitives import Buffer
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ class Connection:
         sock: its socket, connected and non-blocking.
         peer: who it is, for the log.
         buffers: the receive buffers to share.
+        spin: is told when requests come in, and when they are answered.
         make_session: makes the session; called with what it calls when replies are ready.
         gone: called once when the connection has ended.
     """
@@ -71,11 +73,13 @@ class Connection:
         sock: socket.socket,
         peer: str,
         buffers: Buffers,
+        spin: Spin,
         make_session: Callable[[Callable[[], None]], Session],
         gone: Callable[["Connection"], None],
     ) -> None:
         self._sock = sock
         self._buffers = buffers
+        self._spin = spin
         self._gone = gone
         self._log = log.bind(peer=peer)
         self._loop = asyncio.get_running_loop()
@@ -109,15 +113,17 @@ class Connection:
         self._gone(self)
 
     def _readable(self) -> None:
+        self._spin.serving()
         try:
             if self._session.cargo is not None:
                 self._receive_cargo(self._session.cargo)
             else:
                 self._receive()
         except BlockingIOError:
-            return
+            pass
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
+        self._spin.served()
 
     def _receive(self) -> None:
         """Receive and handle what is there."""

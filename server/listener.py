@@ -18,6 +18,7 @@ from .fids import Client
 from .heap import Heap
 from .pager import Pager
 from .session import Session
+from .spin import Spin
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class Server:
         self._heap = Heap(mount)
         self._msize = msize
         self._buffers = Buffers()
+        self._spin = Spin(asyncio.get_running_loop().call_soon)
         self._listening: list[socket.socket] = []
         #: The unix sockets that are ours, by path: (device, inode).
         self._paths: dict[str, tuple[int, int]] = {}
@@ -116,7 +118,9 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             name = str(Tcp(peer[0], peer[1])).removeprefix("tcp://")
         self._empty.clear()
-        self._connections.add(Connection(sock, name, self._buffers, self._make_session, self._gone))
+        self._connections.add(
+            Connection(sock, name, self._buffers, self._spin, self._make_session, self._gone)
+        )
 
     def _make_session(self, ready: Callable[[], None]) -> Session:
         client = Client(self._mount, LOCK_WAIT)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from server.connection import IOV_MAX, SCRATCH, Buffers, Connection
 from server.fids import Client
 from server.session import BATCH, CARGO_MIN, Session
+from server.spin import Spin
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
@@ -44,6 +45,7 @@ class Link:
         self.peers: list[SocketPeer] = []
         self._mount = mount
         self._buffers = Buffers()
+        self._spin = Spin(asyncio.get_running_loop().call_soon)
 
     async def connect(
         self,
@@ -69,7 +71,9 @@ class Link:
             return session(client, MSIZE, loop.create_task, nothing_now, all_is_there, ready)
 
         sock.setblocking(False)
-        self.connections.append(Connection(sock, "peer", self._buffers, make_session, self._ended))
+        self.connections.append(
+            Connection(sock, "peer", self._buffers, self._spin, make_session, self._ended)
+        )
 
     async def begin(self) -> SocketPeer:
         return await (await self.connect()).begin(MSIZE)
