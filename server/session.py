@@ -33,7 +33,7 @@ from .wire.primitives import HEADER, Buffer, Malformed
 #: Requests handled in one pass.
 BATCH: Final = 256
 #: Bytes of data that requests may hold which wait for RAM; from then on no more are taken.
-HELD_MAX: Final = 8 << 20
+HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES: Final = 262144
 #: Times that a request is tried again as it is; then it is cut down to one block.
