@@ -11,7 +11,7 @@ SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
 serve: .venv/serve
 	@$(MAKE) --silent build/compiled || echo "could not compile (see above): serving as plain Python"
-	PYTHONPATH=build/compiled exec $(BIN)/tmpfs9p serve $(ARGS)
+	exec env PYTHONPATH=build/compiled $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
 	tests/install-packages
