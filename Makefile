@@ -1,5 +1,6 @@
 # make serve    set up what is needed and serve on tcp://127.0.0.1:5640 (ARGS="--size 8g ...")
 # make test     set up what is needed and run every check and every test (PYTEST_ARGS="-k ...")
+# make bench    how fast it is, of what this machine can do; tables and plots in bench/results
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make dist     build the sdist and the wheel
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint bench-memory dist clean
+.PHONY: serve test lint bench bench-memory dist clean
 
 serve: .venv/serve
 	@$(MAKE) --silent build/compiled || echo "could not compile (see above): serving as plain Python"
@@ -24,6 +25,9 @@ lint: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/bench
+	$(BIN)/python -m bench $(ARGS)
 
 bench-memory: .venv/bench
 	$(BIN)/python -m bench.replacement

@@ -23,6 +23,7 @@ PACKAGES = ("server", "tmpfs_core")
 COMPILED = [
     "tmpfs_core/access.py",
     "tmpfs_core/accounting.py",
+    "tmpfs_core/cargo.py",
     "tmpfs_core/directory.py",
     "tmpfs_core/errors.py",
     "tmpfs_core/frames.py",

@@ -10,15 +10,14 @@ Writes bench/results/memory.md and memory.svg.
 
 import os
 import random  # the places of reads are no secret
-import re
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
+from bench import tools
+from bench.economy import economy_rows
+from bench.report import HEAD, row, table
 from tmpfs_core import vnops
 from tmpfs_core.access import ROOT
 from tmpfs_core.frames import FRAME
@@ -28,15 +27,7 @@ from tmpfs_core.pageout import SLICE, Arrival, Laundry
 from tmpfs_core.swap import Swap, SwapFile
 from tmpfs_core.vnode import NotResident
 
-from . import economy
-
-RESULTS = Path(__file__).parent / "results"
-NPLOAD = Path(__file__).parents[2] / "shared/tools/npload.c"
 GIB = 1 << 30
-
-
-def row(what: str, figure: str, target: str, reached: bool) -> str:
-    return f"| {what} | {figure} | {target} | {'yes' if reached else 'NO'} |"
 
 
 # Timeline
@@ -126,64 +117,51 @@ def plot(timeline: Timeline, phases: dict[str, float]) -> None:
         axes.text(begin, axes.get_ylim()[1], f" {phase}", va="top", fontsize=8)
     axes.set(xlabel="s", ylabel="MiB", title="1 GiB through 128 MiB of RAM")
     axes.legend()
-    figure.savefig(RESULTS / "memory.svg")
+    figure.savefig(tools.RESULTS / "memory.svg")
 
 
 # Fairness
 
 
-def fairness_table() -> list[str]:
-    if not NPLOAD.exists() or not shutil.which("gcc"):
-        print(f"fairness skipped: it needs gcc and {NPLOAD}")
+def fairness_rows(command: Sequence[str]) -> list[list[str]]:
+    if reason := tools.why_not():
+        print(f"fairness skipped: {reason}")
         return []
     with tempfile.TemporaryDirectory() as scratch:
-        npload = f"{scratch}/npload"
-        subprocess.run(["gcc", "-O2", "-w", "-o", npload, str(NPLOAD)], check=True)
-        options = ["--size=1g", "--ram=64m", f"--swap={scratch}/swap", "--log-level=warning"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve", "--listen=tcp://127.0.0.1:0", *options],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[1].removeprefix("tcp://")
-
-        def p99(seconds: int) -> float:
-            command = [npload, address, "/", "getattr", "-q", "1", "-t", str(seconds)]
-            found = re.search(r"p99 ([\d.]+) us", subprocess.check_output(command, text=True))
-            assert found is not None
-            return float(found[1])
-
-        rounds = []
-        for _ in range(3):
-            idle = p99(2)
-            reader = subprocess.Popen(
-                [npload, address, "/", "randread", "-q", "8", "-f", str(256 << 20), "-t", "6"],
-                stdout=subprocess.DEVNULL,
-            )
-            time.sleep(3)  # it writes its file first
-            rounds.append((p99(2) / idle, idle))
-            reader.wait()
-        server.terminate()
-        server.wait()
+        npload = tools.build("npload", scratch)
+        options = ["--size=1g", "--ram=64m", f"--swap={scratch}/swap"]
+        with tools.ours([*command, *options]) as server:
+            large = ["-q", "8", "-f", str(256 << 20)]
+            read = tools.load_command(npload, server, "randread", large, seconds=6)
+            rounds = []
+            for _ in range(3):
+                idle = tools.load(npload, server, "getattr", ["-q", "1"], seconds=2).p99
+                with subprocess.Popen(read, stdout=subprocess.DEVNULL):
+                    time.sleep(3)  # it writes its file first
+                    busy = tools.load(npload, server, "getattr", ["-q", "1"], seconds=2).p99
+                rounds.append((busy / idle, idle))
     ratio, idle = sorted(rounds)[1]
     print(f"getattr p99: idle {idle:.0f} us, rounds {[round(r, 2) for r, _ in rounds]}")
     return [
-        row("getattr's p99 beside random reads of swap, of idle's", f"{ratio:.2f}", "5", ratio <= 5)
+        row(
+            "getattr's p99 beside random reads of swap, of idle's",
+            f"{ratio:.2f}",
+            "<= 5",
+            ratio <= 5,
+        )
     ]
 
 
 def main() -> None:
-    RESULTS.mkdir(exist_ok=True)
-    lines = ["| figure | measured | at most | reached |", "| --- | --- | --- | --- |"]
-    lines += [row(*figures) for figures in economy.table()] + fairness_table()
+    command = [*tools.OURS, "serve"]
+    lines = [table(HEAD, economy_rows(command) + fairness_rows(command))]
     timeline = Timeline(128 << 20, 2 * GIB)
     phases = timeline.run()
     plot(timeline, phases)
     lines += ["", "Counters of the timeline:", ""]
     lines += [f"* {name}: {value}" for name, value in timeline.memory.statistics().items()]
     print("\n".join(lines))
-    (RESULTS / "memory.md").write_text("\n".join(lines) + "\n")
+    (tools.RESULTS / "memory.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

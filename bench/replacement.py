@@ -27,12 +27,13 @@ from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
+from bench.report import table
+from bench.tools import RESULTS
 from tmpfs_core import replacement
 
 RAM = 1000  # pages
 LENGTH = 100_000  # references in a trace, about
 SCAN_LIMIT = 0.85  # of LRU's misses
-RESULTS = Path(__file__).parent / "results"
 
 Trace = list[int]
 Policy = Callable[[Trace, int], int]
@@ -593,17 +594,6 @@ VARIANTS: list[dict[str, float]] = [
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
-
-
 Ratios = dict[str, dict[str, dict[str, float]]]  # group, trace, policy: miss ratio
 
 
@@ -765,7 +755,6 @@ def main() -> int:
         ]
     text = "\n\n".join(parts) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "replacement.md").write_text(text)
     try:
         draw(ratios, RESULTS / "replacement.svg")

@@ -5,6 +5,8 @@ Rules of this file:
 * The event loop only tells when the socket is ready; reading and sending are done here, at once.
 * Bytes are received into one scratch buffer that all connections share, so an idle connection
   holds none; what is left of an unfinished frame moves to a buffer of its own.
+* After a large write, another is likely: only the head of what comes next is received into the
+  scratch buffer, so that its data need not be copied from there.
 * Views of live pages are handed to the kernel in the same step; what it did not take is copied.
 * While replies wait for their reader, nothing is read from it (back-pressure).
 """
@@ -16,6 +18,8 @@ from collections.abc import Callable
 
 import structlog
 
+from tmpfs_core.cargo import Cargo
+
 from .errors import ProtocolError
 from .session import Session
 from .wire.primitives import Buffer
@@ -26,6 +30,8 @@ log = structlog.get_logger()
 SCRATCH = 262144
 #: Most buffers in one sendmsg(2).
 IOV_MAX = 1024
+#: Bytes received at once after a large write.
+PEEK = 4096
 #: Buffers of finished large frames that are kept for the next ones.
 SPARES = 4
 
@@ -76,6 +82,7 @@ class Connection:
         self._session = make_session(self._replied)
         self._inbox: memoryview | None = None  # its first _held bytes are not handled yet
         self._held = 0
+        self._at_once = SCRATCH  # the most to receive into the scratch buffer
         self._unsent: memoryview | None = None  # while set, nothing is read
         self._finishing = False
         self._open = True
@@ -102,18 +109,45 @@ class Connection:
         self._gone(self)
 
     def _readable(self) -> None:
-        buffer = self._buffers.scratch if self._inbox is None else self._inbox
         try:
-            count = self._sock.recv_into(buffer[self._held :])
+            if self._session.cargo is not None:
+                self._receive_cargo(self._session.cargo)
+            else:
+                self._receive()
         except BlockingIOError:
             return
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
-            return
-        if count:
-            self._handle(buffer, self._held + count)
+
+    def _receive(self) -> None:
+        """Receive and handle what is there."""
+        if self._inbox is None:
+            buffer = self._buffers.scratch
+            count = self._sock.recv_into(buffer, self._at_once)
+            self._at_once = SCRATCH
         else:
+            buffer = self._inbox
+            count = self._sock.recv_into(buffer[self._held :])
+        if not count:
             self.close("end of input")
+            return
+        self._handle(buffer, self._held + count)
+        if self._session.cargo is not None and self._reading:
+            self._receive_cargo(self._session.cargo)
+
+    def _receive_cargo(self, cargo: Cargo) -> None:
+        """Receive what is there of the data of a large write, and handle it if that is all."""
+        while cargo.room:
+            count = self._sock.recvmsg_into(cargo.room)[0]
+            if not count:
+                self.close("end of input")
+                return
+            cargo.received(count)
+        self._session.landed()
+        self._at_once = PEEK
+        self._send()
+        if self._session.congested:
+            self._pause()
 
     def _handle(self, buffer: memoryview, stop: int) -> None:
         """One pass over the requests in ``buffer[:stop]``; what is left of them is kept."""

@@ -20,10 +20,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
+from tmpfs_core.cargo import Cargo, cargo_for
 from tmpfs_core.directory import DOT, DOTDOT, Dirent
 from tmpfs_core.errors import refuse
 from tmpfs_core.locks import FOREVER, Lock, RangeLocks
-from tmpfs_core.node import DirNode, Node, now
+from tmpfs_core.node import DirNode, FileNode, Node, now
 
 from .fids import Client, Fid, XattrDraft, XattrValue
 from .wire import messages as m
@@ -278,16 +279,27 @@ def read(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
 
 
 @handles(m.Twrite)
-def write(client: Client, tag: int, fid: int, offset: int, data: memoryview) -> Reply:
+def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Cargo) -> Reply:
     held = client.fids.get(fid)
     if held is None:
         refuse(errno.EBADF)
     if held.xattr is not None:
         if isinstance(held.xattr, XattrValue):
             refuse(errno.EBADF)
+        assert not isinstance(data, Cargo)
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
+
+
+def cargo_of_write(client: Client, fid: int, offset: int, count: int) -> Cargo | None:
+    """Where to receive the data of a Twrite that is on its way; None if it is best kept whole."""
+    held = client.fids.get(fid)
+    if held is None or held.xattr is not None or not isinstance(held.node, FileNode):
+        return None
+    if held.appends:
+        offset = held.node.size
+    return cargo_for(held.node.mount.memory.arena, offset, count)
 
 
 @handles(m.Tfsync)
@@ -301,33 +313,52 @@ def fsync(client: Client, tag: int, fid: int, datasync: int) -> Reply:
 def readdir(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
     """Whole records only; none left is the end.
 
+    What is answered is kept for who asks the same again, until the directory changes.
+
     Raises:
         OSError: EINVAL, not one record fits into ``count``; ENOTDIR; EBADF.
     """
     held = client.get(fid)
     held.require_readable()
-    room = min(count, client.msize - IOHDRSZ)
-    data = bytearray()
-    for record in _listing(held, offset):
-        if len(data) + len(record) > room:
-            if not data:
-                refuse(errno.EINVAL)
-            break
-        data += record
+    directory = held.node
+    entries = vnops.readdir(directory, offset)
+    assert isinstance(directory, DirNode)
+    parent = held.entry.parent or directory
+    asked = offset, min(count, client.msize - IOHDRSZ), parent.ino
+    if directory.listing is not None and directory.listing[0] == asked:
+        return m.Rreaddir.pack(tag, directory.listing[1])
+    data = _records(directory, parent, entries, offset, asked[1])
+    if data:  # the end takes no time to find
+        directory.listing = asked, data
     return m.Rreaddir.pack(tag, data)
 
 
-def _listing(fid: Fid, offset: int) -> Iterator[bytes]:
-    """The records of a directory behind ``offset``."""
-    entries = vnops.readdir(fid.node, offset)
+def _records(
+    directory: DirNode, parent: DirNode, entries: Iterator[Dirent], offset: int, room: int
+) -> bytes:
+    """The records of a directory behind ``offset``, as many as there is room for."""
+    records = []
     if offset < DOT:
-        yield m.pack_record(qid_of(fid.node), DOT, stat.S_IFDIR >> 12, b".")
+        records.append(_record(directory, DOT, b"."))
     if offset < DOTDOT:
-        parent = fid.entry.parent or fid.node
-        yield m.pack_record(qid_of(parent), DOTDOT, stat.S_IFDIR >> 12, b"..")
-    for entry in entries:
-        node = entry.node
-        yield m.pack_record(qid_of(node), entry.cookie, node.mode >> 12, entry.name)
+        records.append(_record(parent, DOTDOT, b".."))
+    size = sum(map(len, records))
+    while size <= room and (entry := next(entries, None)) is not None:
+        records.append(_record(entry.node, entry.cookie, entry.name))
+        size += len(records[-1])
+    while size > room:
+        size -= len(records.pop())
+        if not records:
+            refuse(errno.EINVAL)
+    return b"".join(records)
+
+
+def _record(node: Node, cookie: int, name: bytes) -> bytes:
+    """One of them.  Its qid has no version, so that it stays right while the node changes: what
+    clients take from it is the number of the node (QEMU and diod leave the version out, too).
+    """
+    kind = node.mode >> 12
+    return m.pack_record((_QTYPES.get(kind, QTFILE), 0, node.ino), cookie, kind, name)
 
 
 # Names

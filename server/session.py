@@ -10,6 +10,8 @@ Rules of this file:
 * Only a request that has to wait becomes a task.  Its tag stays taken until it is answered; a
   Tflush of it cancels it, and is answered behind it (flush(5)).
 * What can not be framed or decoded is a ProtocolError: the connection must end.
+* The data of a large Twrite of which only the beginning has come is received as cargo, where it
+  will stay (see tmpfs_core/cargo.py); until all of it is here, there are no other frames.
 """
 
 import asyncio
@@ -19,16 +21,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from tmpfs_core.cargo import Cargo
 from tmpfs_core.errors import refuse
 from tmpfs_core.frames import BLOCK
 from tmpfs_core.vnode import NotResident
 
 from .errors import ProtocolError, errno_of
 from .fids import Client
-from .handlers import HANDLERS, Reply
+from .handlers import HANDLERS, Reply, cargo_of_write, write
 from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
-from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion
+from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion, Twrite
 from .wire.primitives import HEADER, Buffer, Malformed
+
+Request = Callable[[], Reply]
 
 #: Requests handled in one pass.
 BATCH: Final = 256
@@ -36,6 +41,8 @@ BATCH: Final = 256
 HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES: Final = 262144
+#: Bytes of a Twrite that are still to come for which cargo is worth it.
+CARGO_MIN: Final = 131072
 #: Times that a request is tried again as it is; then it is cut down to one block.
 PATIENCE = 4
 #: Requests of one connection that may be waiting; one more is refused with EAGAIN.
@@ -74,6 +81,10 @@ class Session:
         self.out: list[Buffer] = []
         #: After a pass: the bytes that the next frame takes, if not all of it is here; else 0.
         self.needed = 0
+        #: Where the data of the frame goes of which the beginning was received; when all of it is
+        #: here, :meth:`landed` is to be called.
+        self.cargo: Cargo | None = None
+        self._landing = (0, 0, 0)  # tag, fid and offset of that frame
         #: The largest frame that may come, in bytes.
         self.frame_max = MSIZE_MIN
         self._client = client
@@ -113,6 +124,8 @@ class Session:
             end = start + size
             if end > stop:
                 self.needed = size
+                if kind == Twrite.TYPE and self._expect_cargo(tag, buffer, start, stop, size):
+                    return stop
                 break
             try:
                 reply = self._answer(kind, tag, buffer, start + HEADER.size, end)
@@ -134,12 +147,54 @@ class Session:
                 self._wait(tag, reply)
         return start
 
+    def landed(self) -> None:
+        """The cargo is complete: handle the request that it came with."""
+        cargo = self.cargo
+        assert cargo is not None
+        self.cargo = None
+        self.needed = 0
+        tag, fid, offset = self._landing
+        request = partial(write, self._client, tag, fid, offset, cargo)
+        try:
+            if tag in self._waiting:
+                refuse(errno.EINVAL)
+            reply = request()
+        except NotResident as absent:
+            reply = self._provide_for(absent, request, lambda: request, len(cargo))
+        except Exception as error:
+            reply = Rlerror.pack(tag, errno_of(error))
+        if isinstance(reply, Coroutine):
+            self._wait(tag, reply, cargo.close)
+        else:
+            assert isinstance(reply, bytes)
+            self.out.append(reply)
+            cargo.close()
+
     def close(self) -> None:
         """End the session: what waits is cancelled and not answered, every fid is forgotten."""
+        if self.cargo is not None:
+            self.cargo.close()
+            self.cargo = None
         for waiting in set(self._waiting.values()):
             waiting.task.cancel()
         self._waiting.clear()
         self._client.reset()
+
+    def _expect_cargo(self, tag: int, buffer: memoryview, start: int, stop: int, size: int) -> bool:
+        """Receive the data of the Twrite that begins at ``start`` as cargo, if that is worth it."""
+        data = start + HEADER.size + Twrite.HEAD.size
+        if data > stop or start + size - stop < CARGO_MIN:
+            return False
+        fid, offset, count = Twrite.HEAD.unpack_from(buffer, start + HEADER.size)
+        if data + count != start + size:
+            return False  # it is malformed, as will be found when all of it is here
+        cargo = cargo_of_write(self._client, fid, offset, count)
+        if cargo is None:
+            return False
+        cargo.fill(buffer[data:stop])
+        self.cargo = cargo
+        self._landing = tag, fid, offset
+        return True
 
     def _answer(self, kind: int, tag: int, buffer: memoryview, at: int, end: int) -> Reply | None:
         """The reply to a request, or None if it comes later by itself."""
@@ -158,21 +213,32 @@ class Session:
         call, handler = known
         try:
             return call(buffer, at, end, handler, client, tag)
-        except NotResident as not_resident:
-            absent = not_resident
+        except NotResident as absent:
+            args = (handler, client, tag)
+            request = partial(call, buffer, at, end, *args)
+
+            def keep() -> Request:
+                return partial(call, memoryview(bytes(buffer[at:end])), 0, end - at, *args)
+
+            return self._provide_for(absent, request, keep, end - at)
+
+    def _provide_for(
+        self, absent: NotResident, request: Request, keep: Callable[[], Request], size: int
+    ) -> Reply:
+        """Try a request of ``size`` bytes again when what it needs is in RAM.
+
+        At once if that can be; else later, when the buffer that it came in holds other bytes:
+        ``keep`` gives the request with its own.
+        """
         if self._provide_now(absent):
             self._provided = True
             try:
-                return call(buffer, at, end, handler, client, tag)
-            except NotResident as not_resident:
-                absent = not_resident
-        body = memoryview(bytes(buffer[at:end]))
-        request = partial(call, body, 0, len(body), handler, client, tag)
-        return self._once_resident(absent, request, len(body))
+                return request()
+            except NotResident as still:
+                absent = still
+        return self._once_resident(absent, keep(), size)
 
-    async def _once_resident(
-        self, absent: NotResident, request: Callable[[], Reply], size: int
-    ) -> bytes:
+    async def _once_resident(self, absent: NotResident, request: Request, size: int) -> bytes:
         """Try a request of ``size`` bytes again when what it needs is in RAM."""
         memory = self._client.mount.memory
         tries = 0
@@ -218,14 +284,18 @@ class Session:
         waiting.task.cancel()
         return None
 
-    def _wait(self, tag: int, work: Coroutine[Any, Any, bytes]) -> None:
-        """Let the request go on as a task, unless too many do."""
+    def _wait(
+        self, tag: int, work: Coroutine[Any, Any, bytes], over: Callable[[], None] = lambda: None
+    ) -> None:
+        """Let the request go on as a task, unless too many do; ``over`` is called at its end."""
         if len(self._waiting) >= WAITING_MAX:
             work.close()
+            over()
             self.out.append(Rlerror.pack(tag, errno.EAGAIN))
             return
         task = self._spawn(work)
         self._waiting[tag] = Waiting(task)
+        task.add_done_callback(lambda _: over())
         task.add_done_callback(partial(self._finished, tag))
 
     def _finished(self, tag: int, task: asyncio.Task[bytes]) -> None:

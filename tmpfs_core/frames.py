@@ -8,6 +8,7 @@ Rules of this file:
   frame, a sparse one only the frames that were written, and no page is ever copied to grow.
 * The arena hands out no more blocks than frames, because a page holds at least one frame: address
   space (16 times the RAM at most) can not run out before the frames that the caller has counted.
+  Berths, which belong to no page (see :mod:`.cargo`), have an address space of their own.
 * A freed frame goes back to the host at once (``MADV_DONTNEED``), and so reads as zeros when it
   is used again: no file can see another's old bytes.  A few blocks in which only the first frame
   was used are cleared and kept instead, for the small files that come and go all the time: that
@@ -37,6 +38,8 @@ FRAMES_PER_BLOCK = BLOCK // FRAME
 
 #: Blocks that are kept with a frame in them.
 WARM = 64
+#: Berths that there can be (32 MiB), and those that are kept with their memory (2 MiB).
+BERTHS, BERTHS_KEPT = 512, 32
 #: So many free blocks make the list of them worth being forgotten, when all are free.
 MANY = 4096
 
@@ -98,6 +101,21 @@ class Page:
         return self.owner.ino, self.pindex
 
 
+class Berth:
+    """A block of the arena that belongs to no page."""
+
+    __slots__ = ("mem", "slot")
+
+    def __init__(self, slot: int, mem: memoryview) -> None:
+        self.slot = slot
+        self.mem = mem
+
+    def exchange(self, page: Page) -> None:
+        """Give the page, all of whose frames are in use, this memory for its own."""
+        self.slot, page.slot = page.slot, self.slot
+        self.mem, page.mem = page.mem, self.mem
+
+
 def frame_bits(start: int, stop: int) -> int:
     """The mask of the frames that hold bytes ``start`` to ``stop`` (exclusive) of a block."""
     first = start >> FRAME_SHIFT
@@ -119,7 +137,7 @@ class Arena:
     """
 
     def __init__(self, frames: int) -> None:
-        length = max(frames, 1) * BLOCK
+        length = (max(frames, 1) + BERTHS) * BLOCK
         if length > sys.maxsize:
             refuse(errno.ENOMEM)
         self._map = mmap.mmap(
@@ -134,18 +152,46 @@ class Arena:
         self._fresh = 0  # blocks from here on were never handed out
         self._free = array("Q")  # no int objects, which would keep the memory around them
         self._warm: list[int] = []  # free blocks whose first frame is there, and zeros
+        self._berths: list[Berth] = []  # those that are free
+        self._berthed = 0  # all that there are
 
     def allocate(self, owner: "VMObject", pindex: int) -> Page:
         """A page with no frame in use; the caller sets its mask before it allocates another."""
-        if self._warm:
-            slot = self._warm.pop()
-        elif self._free:
-            slot = self._free.pop()
-        else:
-            slot = self._fresh
-            self._fresh += 1
+        slot = self._warm.pop() if self._warm else self._slot()
+        return Page(slot, self._mem(slot), owner, pindex)
+
+    def berth(self, count: int) -> list[Berth] | None:
+        """So many berths, if there can be as many."""
+        new = count - len(self._berths)
+        if self._berthed + new > BERTHS:
+            return None
+        for _ in range(new):
+            slot = self._slot()
+            self._berths.append(Berth(slot, self._mem(slot)))
+            self._berthed += 1
+        taken = self._berths[-count:]
+        del self._berths[-count:]
+        return taken
+
+    def leave(self, berths: list[Berth]) -> None:
+        """Free these berths."""
+        self._berths += berths
+        surplus = self._berths[BERTHS_KEPT:]
+        if surplus:
+            del self._berths[BERTHS_KEPT:]
+            self._berthed -= len(surplus)
+            self._give_back([berth.slot for berth in surplus])
+
+    def _slot(self) -> int:
+        """The number of a block that is free, and all zeros."""
+        if self._free:
+            return self._free.pop()
+        self._fresh += 1
+        return self._fresh - 1
+
+    def _mem(self, slot: int) -> memoryview:
         start = slot << BLOCK_SHIFT
-        return Page(slot, self._memory[start : start + BLOCK], owner, pindex)
+        return self._memory[start : start + BLOCK]
 
     def drop_frames(self, page: Page, first: int) -> int:
         """Give frames ``first`` and up of the page back to the host; how many were in use."""
@@ -187,9 +233,12 @@ class Arena:
                 )
                 run = i + 1
         self._free.extend(reversed(slots))
-        if len(self._free) >= MANY and len(self._free) + len(self._warm) == self._fresh:
-            for slot in self._warm:
-                self._map.madvise(mmap.MADV_DONTNEED, slot << BLOCK_SHIFT, FRAME)
+        kept = [*self._warm, *(berth.slot for berth in self._berths)]
+        if len(self._free) >= MANY and len(self._free) + len(kept) == self._fresh:
+            for slot in kept:
+                self._map.madvise(mmap.MADV_DONTNEED, slot << BLOCK_SHIFT, BLOCK)
             self._warm.clear()
+            self._berths.clear()
+            self._berthed = 0
             self._free = array("Q")
             self._fresh = 0

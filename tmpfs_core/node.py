@@ -157,14 +157,17 @@ class DirNode(Node):
     Attributes:
         entries: its names.
         entry: its own name; a directory has just one.
+        listing: whoever lists the directory may keep here what was asked for (a cookie, bytes, and
+            the number of its parent) and the answer; it is forgotten when an entry comes or goes.
     """
 
-    __slots__ = ("entries", "entry")
+    __slots__ = ("entries", "entry", "listing")
 
     def __init__(self, mount: "Mount", mode: int, uid: int, gid: int) -> None:
         super().__init__(mount, stat.S_IFDIR | mode, uid, gid)
         self.entries = Directory()
         self.entry = Dirent(b"", self)
+        self.listing: tuple[tuple[int, int, int], bytes] | None = None
         self.nlink = 1  # its own "."
         self.size = 2 * DIRENT_SIZE
 
@@ -185,6 +188,7 @@ class DirNode(Node):
         self._resized(-DIRENT_SIZE, entry.node.is_dir)
 
     def _resized(self, delta: int, subdirectory: bool) -> None:
+        self.listing = None
         self.size += delta
         if subdirectory:  # its ".." is a link to here
             self.nlink += 1 if delta > 0 else -1

@@ -14,6 +14,7 @@ Rules of this file:
 
 import errno
 
+from .cargo import Cargo
 from .errors import refuse
 from .frames import (
     BLOCK,
@@ -217,15 +218,15 @@ def _require(vp: Vnode, first: int, last: int) -> None:
         raise NotResident(missing)
 
 
-def write(vp: Vnode, offset: int, data: memoryview) -> int:
-    """Store ``data`` at ``offset``; how many bytes fitted (fewer than asked: no space).
+def write(vp: Vnode, offset: int, data: memoryview | Cargo, most: int) -> int:
+    """Store up to ``most`` bytes of ``data`` at ``offset``; how many (fewer: no space).
 
     Raises:
         NotResident: some of it is in swap, or there is no RAM for it yet.
         OSError: EIO, a block that is written in part was lost.
     """
     memory = vp.uobj.memory
-    total = len(data)
+    total = min(len(data), most)
     if memory.swap is not None:
         _require_writable(vp, offset, total)
     bufs = vp.bufs
@@ -256,7 +257,11 @@ def write(vp: Vnode, offset: int, data: memoryview) -> int:
                 buf = getblk(vp, block)
             buf.page.mask |= new
         assert buf is not None
-        buf.mem[start:stop] = data[done : done + stop - start]
+        if isinstance(data, Cargo):
+            data.unload(buf.page, done, start, stop)
+            buf.mem = buf.page.mem
+        else:
+            buf.mem[start:stop] = data[done : done + stop - start]
         bdwrite(vp, buf)
         buf.page.heat = vp.replacement.generation
         done += stop - start

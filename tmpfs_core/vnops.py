@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from . import vnode as vm
 from .access import Cred, mode_after_write, without_privilege_bits
+from .cargo import Cargo
 from .directory import NAME_MAX, Dirent
 from .errors import refuse
 from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
@@ -263,7 +264,9 @@ def read(node: Node, offset: int, count: int) -> list[memoryview]:
     return views
 
 
-def write(node: Node, offset: int, data: memoryview, cred: Cred, append: bool = False) -> int:
+def write(
+    node: Node, offset: int, data: memoryview | Cargo, cred: Cred, append: bool = False
+) -> int:
     """Store ``data`` at ``offset``, or at the end; how many bytes were stored.  The file is open.
 
     Raises:
@@ -281,8 +284,7 @@ def write(node: Node, offset: int, data: memoryview, cred: Cred, append: bool = 
         refuse(errno.EFBIG)
     memory = file.mount.memory
     most = memory.most(offset) if memory.frugal else memory.io_max
-    data = data[: min(SIZE_MAX - offset, most)]
-    done = vm.write(file.vnode, offset, data)
+    done = vm.write(file.vnode, offset, data, min(SIZE_MAX - offset, most))
     if not done:
         refuse(errno.ENOSPC)
     file.size = max(file.size, offset + done)

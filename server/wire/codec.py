@@ -15,7 +15,8 @@ A message is a class whose annotated fields, in their order, ARE the wire format
 * ``Tgetattr.call(buffer, start, stop, function, client, tag)``, which unpacks in the same way, and
   returns ``function(client, tag, fid, request_mask)``;
 * for a message that ends in data, ``head(tag, ..., count) -> bytes``: the frame up to its data,
-  so that the data itself can be sent from where it lies.
+  so that the data itself can be sent from where it lies; and ``HEAD``, the layout of its fields up
+  to the data and its count, so that the data itself can be received where it shall lie.
 
 Their source comes from :mod:`.generator`.  A build that compiles has them in a module, else they
 are made of that source here.
@@ -25,9 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from struct import Struct
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_type_hints
 
-from .generator import FUNCTIONS, PREAMBLE, Field, Kind, source
+from .generator import FUNCTIONS, PREAMBLE, Field, Kind, Run, source
 from .primitives import HEADER, Buffer, Malformed, Qid
 
 __all__ = [
@@ -62,6 +64,7 @@ class Message:
     TYPE: ClassVar[int]
     pack: ClassVar[Callable[..., bytes]]
     head: ClassVar[Callable[..., bytes]]
+    HEAD: ClassVar[Struct]
     unpack: ClassVar[Callable[[Buffer, int, int], tuple[Any, ...]]]
     call: ClassVar[Callable[..., Any]]
 
@@ -132,9 +135,12 @@ _SCOPE = _scope()
 
 def source_of(cls: type[Message]) -> str:
     """The functions of a message, as the generator makes them from its fields."""
+    return source(cls.__name__, cls.TYPE, _fields(cls))
+
+
+def _fields(cls: type[Message]) -> list[Field]:
     hints = get_type_hints(cls, include_extras=True)
-    fields = [Field(name, hints[name].__metadata__[0]) for name in cls.__match_args__]
-    return source(cls.__name__, cls.TYPE, fields)
+    return [Field(name, hints[name].__metadata__[0]) for name in cls.__match_args__]
 
 
 def _derive(cls: type[Message]) -> None:
@@ -145,3 +151,6 @@ def _derive(cls: type[Message]) -> None:
         made = _SCOPE.get(f"{function}_{cls.__name__}")
         if made is not None:
             setattr(cls, function, staticmethod(made))
+    if hasattr(cls, "head"):
+        *fixed, data = _fields(cls)
+        cls.HEAD = Struct("<" + Run(fixed, data).codes)

@@ -13,13 +13,15 @@ from structlog.testing import capture_logs
 from server import connection as connection_module
 from server.connection import SCRATCH, Buffers, Connection
 from server.fids import Client
-from server.session import BATCH, Session
+from server.session import BATCH, CARGO_MIN, Session
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
+from tmpfs_core import frames
+from tmpfs_core.frames import Arena
 from tmpfs_core.mount import Mount
 
-from .peer import GUARD, ROOT, SocketPeer, all_is_there, nothing_now
+from .peer import GUARD, ROOT, SocketPeer, all_is_there, nothing_now, raises_errno
 from .test_handlers_locks import tlock
 
 MSIZE = 1 << 20
@@ -90,6 +92,7 @@ async def link(mount: Mount) -> AsyncIterator[Link]:
     for peer in link.peers:
         await peer.close()
     assert link.gone == len(link.connections)
+    assert no_berth_is_taken(mount.memory.arena)
     assert not link.failures
     assert not mount.orphans
 
@@ -98,6 +101,10 @@ async def link(mount: Mount) -> AsyncIterator[Link]:
 async def peer(link: Link) -> SocketPeer:
     """A peer on a unix socket that has agreed on 1 MiB and attached fid ROOT."""
     return await link.begin()
+
+
+def no_berth_is_taken(arena: Arena) -> bool:
+    return len(arena._berths) == arena._berthed
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -209,6 +216,95 @@ async def test_large_frames_of_several_connections_interleave(link: Link) -> Non
     for peer, file, data in zip(peers, files, contents, strict=True):
         assert await tags(peer, 1) == [1]
         assert (await peer.call(m.Tread(file, 0, MSIZE))).data == data
+
+
+# Large writes, whose data is received where it will stay
+
+
+async def test_others_are_served_while_a_large_write_comes_in(link: Link, mount: Mount) -> None:
+    slow, other = await link.begin(), await link.begin()
+    file = await slow.create(b"file", b"before")
+    same = await other.open(b"file")
+    data = os.urandom(5 * CARGO_MIN)
+    frame = m.Twrite(file, 3, data).frame(1)
+    for at in range(0, len(frame) - 1, CARGO_MIN - 1):
+        slow.feed(frame[at : min(at + CARGO_MIN - 1, len(frame) - 1)])
+        assert (await other.call(m.Tread(same, 0, 100))).data == b"before"
+    assert not no_berth_is_taken(mount.memory.arena)
+    slow.feed(frame[-1:])
+    assert await tags(slow, 1) == [1]
+    assert (await other.call(m.Tread(same, 0, MSIZE))).data == b"bef" + data
+
+
+async def test_large_writes_at_all_offsets_and_at_the_end(peer: SocketPeer) -> None:
+    file = await peer.create(b"file")
+    log = await peer.create(b"log", flags=c.O_RDWR | c.O_APPEND)
+    expected = bytearray()
+    for size in (MSIZE - 24, CARGO_MIN * 3, MSIZE - 100, MSIZE - 24):
+        data = os.urandom(size)
+        assert (await peer.call(m.Twrite(file, len(expected), data))).count == size
+        assert (await peer.call(m.Twrite(log, 0, data))).count == size
+        expected += data
+    for at in range(0, len(expected), 900_001):
+        for fid in (file, log):
+            read = await peer.call(m.Tread(fid, at, 900_001))
+            assert read.data == expected[at : at + 900_001]
+
+
+async def test_a_large_write_that_never_becomes_whole_changes_nothing(link: Link) -> None:
+    peer, other = await link.begin(), await link.begin()
+    file = await peer.create(b"file", b"before")
+    same = await other.open(b"file")
+    peer.feed(m.Twrite(file, 0, bytes(5 * CARGO_MIN)).frame(1)[:-1])
+    await other.size(same)
+    await peer.close()
+    await link.ended.wait()
+    assert (await other.call(m.Tread(same, 0, 100))).data == b"before"
+
+
+async def test_a_large_write_is_refused_as_any_other(peer: SocketPeer) -> None:
+    await peer.create(b"file")
+    readable = await peer.open(b"file", flags=c.O_RDONLY)
+    directory = 5
+    await peer.call(m.Twalk(ROOT, directory, []))
+    for fid in (readable, directory, 999):
+        with raises_errno(errno.EBADF):
+            await peer.call(m.Twrite(fid, 0, bytes(5 * CARGO_MIN)))
+    assert await peer.size(readable) == 0
+
+
+async def test_a_large_write_whose_tag_is_taken_is_refused(link: Link) -> None:
+    peer, other = await link.begin(), await link.begin()
+    file = await peer.create(b"file")
+    same = await other.open(b"file")
+    await other.call(tlock(same, c.LOCK_TYPE_WRLCK))
+    peer.send(tlock(file, c.LOCK_TYPE_WRLCK, flags=c.LOCK_FLAGS_BLOCK), 7)
+    await peer.size(file)
+    peer.send(m.Twrite(file, 0, bytes(5 * CARGO_MIN)), 7)
+    assert await peer.reply() == (7, m.Rlerror(errno.EINVAL))
+    assert await peer.size(file) == 0
+
+
+@pytest.mark.parametrize("count", [5 * CARGO_MIN - 1, 5 * CARGO_MIN + 1])
+async def test_a_large_write_with_a_wrong_count_ends_the_connection(link: Link, count: int) -> None:
+    peer = await link.begin()
+    file = await peer.create(b"file")
+    frame = bytearray(m.Twrite(file, 0, bytes(5 * CARGO_MIN)).frame(1))
+    struct.pack_into("<I", frame, 19, count)
+    with capture_logs() as logs:
+        peer.feed(bytes(frame))
+        await link.ended.wait()
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["protocol error"]
+
+
+async def test_where_no_berth_is_left_a_large_write_is_received_whole(
+    peer: SocketPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "BERTHS", 0)
+    file = await peer.create(b"file")
+    data = os.urandom(5 * CARGO_MIN)
+    assert (await peer.call(m.Twrite(file, 0, data))).count == len(data)
+    assert (await peer.call(m.Tread(file, 0, MSIZE))).data == data
 
 
 class Narrow(socket.socket):

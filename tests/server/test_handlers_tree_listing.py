@@ -21,7 +21,7 @@ def test_a_listing_has_qids_types_and_growing_cookies(peer: Peer) -> None:
     records = peer.listing(peer.open(b"dir", flags=c.O_RDONLY))
     assert [name for *_, name in records] == list(fids)
     for qid, _, kind, name in records:
-        assert qid == peer.stat(fids[name]).qid
+        assert qid == peer.stat(fids[name]).qid._replace(version=0)
         assert kind == peer.stat(fids[name]).mode >> 12
     cookies = [cookie for _, cookie, _, _ in records]
     assert cookies == sorted(set(cookies))
@@ -29,7 +29,40 @@ def test_a_listing_has_qids_types_and_growing_cookies(peer: Peer) -> None:
 
 def test_the_root_is_its_own_parent_in_a_listing(peer: Peer) -> None:
     dot, dot_dot = peer.listing(peer.open(flags=c.O_RDONLY))
-    assert dot[0] == dot_dot[0] == peer.stat(ROOT).qid
+    assert dot[0] == dot_dot[0] == peer.stat(ROOT).qid._replace(version=0)
+
+
+def test_a_listing_shows_what_came_and_went_since_the_last(peer: Peer) -> None:
+    here, there = peer.mkdir(b"here"), peer.mkdir(b"there")
+    top = peer.mkdir(b"top", here)
+    directory = peer.open(b"here", b"top", flags=c.O_RDONLY)
+
+    def names() -> list[bytes]:
+        return [name for *_, name in peer.listing(directory)][2:]
+
+    peer.create(b"a", parent=top)
+    assert names() == names() == [b"a"]
+    peer.create(b"b", parent=top)
+    assert names() == [b"a", b"b"]
+    peer.call(m.Trenameat(top, b"a", top, b"c"))
+    assert names() == [b"b", b"c"]
+    peer.unlink(b"b", top)
+    assert names() == [b"c"]
+    before = peer.listing(directory)[1]
+    peer.call(m.Trenameat(here, b"top", there, b"top"))
+    after = peer.listing(directory)[1]
+    assert (before[0].path, after[0].path) == (peer.stat(here).qid.path, peer.stat(there).qid.path)
+
+
+def test_a_listing_with_less_room_is_no_part_of_one_with_more(peer: Peer) -> None:
+    for number in range(9):
+        peer.create(b"%d" % number)
+    directory = peer.open(flags=c.O_RDONLY)
+    whole = peer.call(m.Treaddir(directory, 0, 4096)).data
+    part = peer.call(m.Treaddir(directory, 0, 100)).data
+    assert part == whole[: len(part)]
+    assert 0 < len(part) <= 100
+    assert peer.call(m.Treaddir(directory, 0, 4096)).data == whole
 
 
 @pytest.mark.parametrize("count", [m.RECORD_SIZE + 8, 100, 4096, 0xFFFFFFFF])

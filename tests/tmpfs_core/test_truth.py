@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from tmpfs_core import swap as swap_module
 from tmpfs_core import vnops
 from tmpfs_core.access import ROOT
+from tmpfs_core.cargo import Cargo, cargo_for
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.node import FileNode, vref, vrele
 from tmpfs_core.pageout import Arrival, Laundry
@@ -49,6 +50,7 @@ offsets = st.builds(
 lengths = st.sampled_from(
     [1, 100, FRAME - 1, FRAME, 2 * FRAME, 5 * FRAME + 1, BLOCK - 1, BLOCK, BLOCK, BLOCK + FRAME]
 )
+moves = st.sampled_from([0, 0, 0, 7, FRAME, BLOCK])
 
 
 @dataclass
@@ -250,16 +252,28 @@ class Machine(RuleBasedStateMachine):
             self.store(truth, len(truth.data), PATTERN[start : start + length])
 
     @precondition(lambda self: self.files)
+    @rule(pick=picks, offset=offsets, length=lengths, seed=st.integers(0, 200), moved=moves)
+    def land(self, pick: int, offset: int, length: int, seed: int, moved: int) -> None:
+        """Write what was received as cargo; for another place, if an append came in between."""
+        start = seed * FRAME
+        data = PATTERN[start : start + length][: self.spill.memory.io_max]
+        cargo = cargo_for(self.spill.memory.arena, offset + moved, len(data))
+        assert cargo is not None
+        cargo.fill(memoryview(data))
+        self.store(self.file(pick), offset, data, cargo)
+        cargo.close()
+
+    @precondition(lambda self: self.files)
     @rule(pick=picks, offset=offsets, length=lengths)
     def write_zeros(self, pick: int, offset: int, length: int) -> None:
         self.store(self.file(pick), offset, bytes(length))
 
-    def store(self, truth: Truth, offset: int, data: bytes) -> None:
+    def store(self, truth: Truth, offset: int, data: bytes, cargo: Cargo | None = None) -> None:
         if not truth.opens:
             return
         data = data[: self.spill.memory.io_max]
         stop = offset + len(data)
-        view = memoryview(data)
+        view = cargo or memoryview(data)
         self.stuck_before = self.spill.memory.stuck
         done, code = self.attempt(lambda: vnops.write(truth.node, offset, view, ROOT))
         hurt = {offset // BLOCK, (stop - 1) // BLOCK} & truth.lost

@@ -34,7 +34,7 @@ class File:
 
     def write(self, offset: int, data: memoryview) -> int:
         assert self.vnode is not None
-        return vnode.write(self.vnode, offset, data)
+        return vnode.write(self.vnode, offset, data, len(data))
 
     def truncate(self, size: int) -> None:
         vnode.truncate(self.uobj, self.vnode, size)
