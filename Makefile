@@ -6,15 +6,19 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint bench bench-memory dist clean
 
 serve: .venv/serve
-	exec $(BIN)/tmpfs9p serve $(ARGS)
+	@$(MAKE) --silent build/compiled || echo "could not compile (see above): serving as plain Python"
+	exec env PYTHONPATH=build/compiled $(BIN)/tmpfs9p serve $(ARGS)
 
-test: .venv/test lint
+test: .venv/test lint build/compiled
 	tests/install-packages
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest \
+	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault
 
 lint: .venv/test
 	$(BIN)/ruff check
@@ -51,6 +55,21 @@ clean:
 .venv/test: .venv/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@
+
+.venv/compile: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[compile]'
+	touch $@
+
+# The compiled build; an empty directory where no C compiler or no Python.h is.
+build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/compile
+	@rm -rf $@ && mkdir -p build
+	@if command -v cc >/dev/null && test -e "$$($(BIN)/python -c \
+	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
+	  echo "compiling, which takes a minute" && \
+	  TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@ >build/log 2>&1 || \
+	  { tail build/log; rm -rf $@; exit 1; }; \
+	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@; fi
+	@touch $@
 
 .venv/bench: .venv/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -70,4 +70,5 @@ def add_messages() -> None:
     path.write_text(PREAMBLE + "".join(source_of(cls) for cls in MESSAGES.values()))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
 from tmpfs_core.swap import Swap, SwapFile
 
-from . import __version__
+from . import __version__, session
 from .config import OPTIONS, Address, Config, ConfigError, Tcp, load
 from .listener import ListenError, Server
 from .observability import configure_logging
@@ -54,6 +55,12 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def described() -> str:
+    """The version, and whether what serves requests was compiled."""
+    compiled = session.__file__.endswith(tuple(EXTENSION_SUFFIXES))
+    return f"{__version__} (compiled)" if compiled else __version__
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tmpfs9p",
@@ -61,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"tmpfs9p {__version__}")
+    parser.add_argument("--version", action="version", version=f"tmpfs9p {described()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     serve_parser = commands.add_parser(
         "serve",

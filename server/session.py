@@ -38,7 +38,7 @@ Request = Callable[[], Reply]
 #: Requests handled in one pass.
 BATCH: Final = 256
 #: Bytes of data that requests may hold which wait for RAM; from then on no more are taken.
-HELD_MAX: Final = 8 << 20
+HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES: Final = 262144
 #: Bytes of a Twrite that are still to come for which cargo is worth it.

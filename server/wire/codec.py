@@ -32,7 +32,17 @@ from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform, get_t
 from .generator import FUNCTIONS, PREAMBLE, Field, Kind, Run, source
 from .primitives import HEADER, Buffer, Malformed, Qid
 
-__all__ = ["HEADER", "MESSAGES", "Kind", "Malformed", "Message", "Qid", "message", "parse"]
+__all__ = [
+    "HEADER",
+    "MESSAGES",
+    "Buffer",
+    "Kind",
+    "Malformed",
+    "Message",
+    "Qid",
+    "message",
+    "parse",
+]
 
 U8 = Annotated[int, Kind("B")]
 U16 = Annotated[int, Kind("H")]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from server import __version__
+from server.__main__ import described
 from server.config import OPTIONS
 from server.wire import constants as c
 from server.wire import messages as m
@@ -23,7 +23,7 @@ from server.wire.codec import Message, parse
 
 from .peer import GUARD
 
-COMMAND = [sys.executable, "-m", "server"]
+COMMAND = [sys.executable, "-P", "-m", "server"]  # -P: not the one in this directory
 ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("TMPFS9P_")}
 
 
@@ -102,7 +102,7 @@ def ask(sock: socket.socket, message: Message) -> Message:
 
 def test_version() -> None:
     done = run("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"tmpfs9p {__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"tmpfs9p {described()}\n", "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"]])
