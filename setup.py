@@ -39,6 +39,7 @@ COMPILED = [
     "server/fids.py",
     "server/handlers.py",
     "server/session.py",
+    "server/spin.py",
     "server/wire/compiled.py",
     "server/wire/constants.py",
     "server/wire/primitives.py",

@@ -10,7 +10,7 @@ Rules of this file:
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .access import ROOT
 from .accounting import Budget
@@ -21,8 +21,7 @@ from .node import DirNode, FileNode, Node
 from .vnode import check
 
 
-@dataclass(frozen=True, slots=True)
-class Statfs:
+class Statfs(NamedTuple):
     """statfs(2) of a mount, sizes in units of ``bsize`` bytes."""
 
     bsize: int
