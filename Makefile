@@ -1,12 +1,13 @@
 # make serve    set up what is needed and serve on tcp://127.0.0.1:5640 (ARGS="--size 8g ...")
 # make test     set up what is needed and run every check and every test (PYTEST_ARGS="-k ...")
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
+# make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test lint bench-memory dist clean
+.PHONY: serve test lint bench-memory bench-kernel dist clean
 
 serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
@@ -24,6 +25,10 @@ lint: .venv/test
 bench-memory: .venv/bench
 	$(BIN)/python -m bench.replacement
 	$(BIN)/python -m bench.memory
+
+bench-kernel: .venv/bench
+	tests/install-packages diod fio
+	$(BIN)/python -m bench.kernel $(ARGS)
 
 dist: .venv/test
 	$(BIN)/python -m build
