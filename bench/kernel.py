@@ -11,18 +11,13 @@ COMMAND serves instead of "python -m server serve".  Writes bench/results/kernel
 """
 
 import contextlib
-import io
-import itertools
 import json
 import os
 import platform
-import random  # the contents of files are no secret
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -32,14 +27,13 @@ from typing import NamedTuple
 
 from tests.kernel.uml import HOST, REPOSITORY, SERVE, SERVER_ADDRESS, Guest, Lab, Listening, why_not
 
+from .trees import make_archive, make_repository
+
 RESULTS = Path(__file__).parent / "results"
 PROGRAMS = {"diod": "diod", "fio": "fio"}
 ROUNDS = 3
 OURS, DIOD = "tmpfs9p", "diod"
 
-SOURCES = [("/usr/share/perl", "*.p[lm]"), ("/usr/lib/python3.11", "*.py"), ("/usr/include", "*.h")]
-SOURCE_FILES = 2000
-SMALL_FILES = 5000
 FILE = 256 << 20
 SCATTERED = 16 << 20
 
@@ -118,45 +112,6 @@ def serving(lab: Lab, name: str, command: Sequence[str]) -> Iterator[tuple[Liste
 
 
 # The workloads
-
-
-def make_repository(scratch: Path) -> str:
-    """A git repository of source files that Debian has; what is in it."""
-    top = scratch / "repository"
-    found = (
-        (path, top / Path(place).name / path.relative_to(place))
-        for place, name in SOURCES
-        for path in sorted(Path(place).rglob(name))
-        if path.is_file()
-    )
-    sizes = []
-    for source, copy in itertools.islice(found, SOURCE_FILES):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
-        sizes.append(copy.stat().st_size)
-    git = ["git", "-C", str(top), "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
-    subprocess.run([*git, "init", "--quiet"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "--quiet", "--message=bench"], check=True)
-    subprocess.run([*git, "gc", "--quiet"], check=True)
-    return f"{len(sizes):,} files, {sum(sizes) / 1e6:.0f} MB"
-
-
-def make_archive(scratch: Path) -> str:
-    """A tar archive of small files, 100 in a directory; what is in it."""
-    chosen = random.Random(1)
-    total = 0
-    with tarfile.open(scratch / "archive.tar", "w") as archive:
-        for number in range(SMALL_FILES):
-            if number % 100 == 0:
-                directory = tarfile.TarInfo(f"tree/{number // 100}")
-                directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(directory)
-            file = tarfile.TarInfo(f"{directory.name}/{number}")
-            file.size = chosen.randrange(1, 8192)
-            total += file.size
-            archive.addfile(file, io.BytesIO(chosen.randbytes(file.size)))
-    return f"{SMALL_FILES:,} files, {total / 1e6:.0f} MB"
 
 
 def seconds(guest: Guest, work: str) -> float:
@@ -238,7 +193,7 @@ def conditions(guest: Guest, trees: list[str], mounts: dict[str, str]) -> list[s
         f"* {datetime.now(UTC):%Y-%m-%d}, commit {commit}",
         f"* host: {cpu}, {os.cpu_count()} processors, Linux {platform.release()}",
         f"* guest: User Mode Linux {kernel}, tap with mtu 1500 and no offloads",
-        f"* Python {platform.python_version()}, {versions.removesuffix(', ')}",
+        f"* Python {platform.python_version()}, {versions.removesuffix(',')}",
         f"* git checkout: {trees[0]}; tar x: {trees[1]}; find: that tree",
         f"* medians of {ROUNDS} rounds, the servers in turn; ratio: diod's time by ours",
         *(f"* {name}: `{options}`" for name, options in mounts.items()),
@@ -280,7 +235,10 @@ def main() -> None:
     times: dict[str, list[Times]] = {OURS: [], DIOD: []}
     mounts = {}
     with tempfile.TemporaryDirectory() as place, contextlib.closing(Lab(Path(place))) as lab:
-        trees = [make_repository(lab.scratch), make_archive(lab.scratch)]
+        trees = [
+            make_repository(lab.scratch / "repository"),
+            make_archive(lab.scratch / "archive.tar"),
+        ]
         subprocess.run(lab.command(*RESEND_SOON), check=True)
         guest = lab.guest()
         guest.sh(f"""
