@@ -216,7 +216,7 @@ def plot(rows: list[Row]) -> None:
         for shift, name in ((-0.2, OURS), (0.2, DIOD)):
             values = [row.figure(row.ours if name == OURS else row.diod) for row in shown]
             bars = axes.bar([place + shift for place in range(len(shown))], values, 0.4, label=name)
-            axes.bar_label(bars, fmt="{:.3g}", fontsize=8)
+            axes.bar_label(bars, fmt="{:,.4g}", fontsize=8)
         axes.set_xticks(range(len(shown)), [row.workload.name for row in shown], fontsize=8)
         axes.set_title(f"{unit} ({'less' if unit == 's' else 'more'} is better)", fontsize=10)
         axes.margins(y=0.1)
