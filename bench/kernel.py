@@ -234,6 +234,7 @@ def main() -> None:
     command = sys.argv[1:] or SERVE
     times: dict[str, list[Times]] = {OURS: [], DIOD: []}
     mounts = {}
+    log: list[str] = []  # shows how much the rounds differ, which depends on what else runs here
     with tempfile.TemporaryDirectory() as place, contextlib.closing(Lab(Path(place))) as lab:
         trees = [
             make_repository(lab.scratch / "repository"),
@@ -254,7 +255,8 @@ def main() -> None:
                 measured, mounts[name] = measure(lab, name, command)
                 rounds.append(measured)
                 shown = ", ".join(f"{what.name} {time:.2f}" for what, time in measured.items())
-                print(f"round {number + 1}, {name}: {shown} s", flush=True)
+                log.append(f"* round {number + 1}, {name}: {shown} s")
+                print(log[-1], flush=True)
         described = conditions(guest, trees, mounts)
     rows = [
         Row(what, *(statistics.median(round_[what] for round_ in times[name]) for name in times))
@@ -266,6 +268,7 @@ def main() -> None:
         *map(str, rows),
         "",
         *described,
+        *log,
     ]
     print("\n".join(lines))
     RESULTS.mkdir(exist_ok=True)
