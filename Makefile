@@ -2,13 +2,14 @@
 # make test     set up what is needed and run every check and every test (PYTEST_ARGS="-k ...")
 # make bench    how fast it is, of what this machine can do; tables and plots in bench/results
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
+# make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint bench bench-memory dist clean
+.PHONY: serve test lint bench bench-memory bench-kernel dist clean
 
 serve: .venv/serve
 	@$(MAKE) --silent build/compiled || echo "could not compile (see above): serving as plain Python"
@@ -26,12 +27,16 @@ lint: .venv/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/bench
-	$(BIN)/python -m bench $(ARGS)
+bench: .venv/bench build/compiled
+	PYTHONPATH=build/compiled $(BIN)/python -m bench $(ARGS)
 
-bench-memory: .venv/bench
+bench-memory: .venv/bench build/compiled
 	$(BIN)/python -m bench.replacement
-	$(BIN)/python -m bench.memory
+	PYTHONPATH=build/compiled $(BIN)/python -m bench.memory
+
+bench-kernel: .venv/bench build/compiled
+	tests/install-packages diod fio
+	PYTHONPATH=build/compiled $(BIN)/python -m bench.kernel
 
 dist: .venv/test
 	$(BIN)/python -m build

@@ -80,10 +80,10 @@ class Directory:
 
     def _sweep(self) -> None:
         live = list(self.after(DOTDOT))
-        self._names = {entry.name: entry for entry in live}  # a dict does not shrink by itself
-        self.find = self._names.get
-        self._listed = [entry.name for entry in live]
-        self._cookies = array("Q", [entry.cookie for entry in live])
+        self._names.clear()  # else it would not shrink
+        self._names.update((entry.name, entry) for entry in live)
+        self._listed[:] = [entry.name for entry in live]
+        self._cookies[:] = array("Q", [entry.cookie for entry in live])
 
     def check(self) -> None:
         """Assert this directory's invariants (for tests)."""

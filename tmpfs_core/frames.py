@@ -240,5 +240,5 @@ class Arena:
             self._warm.clear()
             self._berths.clear()
             self._berthed = 0
-            self._free = array("Q")
+            del self._free[:]
             self._fresh = 0

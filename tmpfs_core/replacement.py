@@ -122,8 +122,8 @@ class _Queue(Generic[P]):
         return self._first()
 
     def _first(self) -> P | None:
+        front = self._front
         while self.live:
-            front = self._front
             while front:
                 page = front[-1]
                 if page.queue == self._mark:
@@ -131,8 +131,7 @@ class _Queue(Generic[P]):
                 front.pop().queue = 0
                 self.dead -= 1
             self.oldest = heappop(self._generations)
-            self._front = self._buckets.pop(self.oldest)
-            self._front.reverse()
+            front[:] = reversed(self._buckets.pop(self.oldest))
         return None
 
     def remove(self, page: P) -> None:
@@ -154,8 +153,10 @@ class _Queue(Generic[P]):
                 if page.queue == -self._mark:
                     page.queue = 0
             pages[:] = [page for page in pages if page.queue]
-        self._buckets = {generation: pages for generation, pages in self._buckets.items() if pages}
-        self._generations = sorted(self._buckets)  # sorted is a heap, too
+        buckets = [(generation, pages) for generation, pages in self._buckets.items() if pages]
+        self._buckets.clear()  # else it would not shrink
+        self._buckets.update(buckets)
+        self._generations[:] = sorted(self._buckets)  # sorted is a heap, too
         self.dead = 0
 
     def check(self) -> None:

@@ -23,15 +23,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 GUEST_PROGRAMS = Path(__file__).parent / "guest"
 REPOSITORY = Path(__file__).parents[2]
 HOST = "/mnt/host"
 SERVER_ADDRESS = "10.99.0.1"
 MTU = 9000
+SERVE = (sys.executable, "-m", "server", "serve")
 SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin:/bin"
 
 PACKAGES = {
@@ -64,19 +65,19 @@ exec cat
 COMPLAINT = re.compile(r"BUG:|Oops|Kernel panic|Call Trace|WARNING:|blocked for more than|bogus")
 
 
-def why_not() -> str | None:
-    """What keeps this machine from running a guest."""
+def why_not(more: Iterable[tuple[str, str]] = ()) -> str | None:
+    """What keeps this machine from running a guest, and programs of more packages."""
     if os.getuid() != 0:
-        return "kernel tests need root"
+        return "a guest kernel needs root"
     missing = sorted(
         package
-        for package, file in PACKAGES.items()
+        for package, file in (*PACKAGES.items(), *more)
         if not any(Path(place, file).exists() for place in SEARCH_PATH.split(":"))
     )
     if missing:
-        return f"kernel tests need Debian's packages {' '.join(missing)}"
+        return f"Debian's packages {' '.join(missing)} are missing"
     if not Path("/dev/net/tun").exists():
-        return "kernel tests need /dev/net/tun"
+        return "a guest kernel needs /dev/net/tun"
     return None
 
 
@@ -87,6 +88,13 @@ class LabError(AssertionError):
 class Result(NamedTuple):
     status: int
     output: str
+
+
+class Listening(Protocol):
+    """What a guest can mount."""
+
+    @property
+    def port(self) -> int: ...
 
 
 class Lab:
@@ -112,9 +120,9 @@ class Lab:
         return [*enter, "setpriv", "--pdeathsig=KILL", *words]
 
     @contextlib.contextmanager
-    def serve(self, *options: str) -> Iterator["Server"]:
+    def serve(self, *options: str, command: Sequence[str] = SERVE) -> Iterator["Server"]:
         """A server of its own, fresh and empty."""
-        server = Server(self, next(self._ports), options)
+        server = Server(self, next(self._ports), [*command, *options])
         try:
             yield server
         except BaseException:
@@ -140,7 +148,7 @@ class Lab:
 class Server:
     """The program under test, listening on a port that no other server of this lab had."""
 
-    def __init__(self, lab: Lab, port: int, options: tuple[str, ...]) -> None:
+    def __init__(self, lab: Lab, port: int, command: list[str]) -> None:
         self.port = port
         self._lines: list[str] = []
         self._ready = threading.Event()
@@ -148,7 +156,7 @@ class Server:
         # As fast as it is for users: the lines that it runs are counted by other tests.
         environ = {key: value for key, value in os.environ.items() if "COV" not in key}
         self._process = subprocess.Popen(
-            lab.command(sys.executable, "-m", "server", "serve", "--listen", listen, *options),
+            lab.command(*command, "--listen", listen),
             cwd=REPOSITORY,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -263,7 +271,7 @@ class Guest:
     @contextlib.contextmanager
     def mount(
         self,
-        server: Server,
+        server: Listening,
         path: str = "/mnt/a",
         *,
         cache: str = "none",
