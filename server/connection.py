@@ -221,12 +221,11 @@ class Connection:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
-        rest = _behind(out, sent)
-        out.clear()
-        if rest:
-            self._unsent = memoryview(rest)
+        if sent < sum(map(len, out)):
+            self._unsent = memoryview(_behind(out, sent))
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
+        out.clear()
 
     def _writable(self) -> None:
         assert self._unsent is not None
@@ -251,9 +250,9 @@ class Connection:
 
 
 def _behind(parts: list[Buffer], sent: int) -> bytes:
-    """A copy of what stands in ``parts`` behind the first ``sent`` bytes."""
-    for i, part in enumerate(parts):
-        if sent < len(part):
-            return b"".join((memoryview(part)[sent:], *parts[i + 1 :]))
-        sent -= len(part)
-    return b""
+    """A copy of what stands in ``parts`` behind the first ``sent`` bytes, which are not all."""
+    whole = 0
+    while sent >= len(parts[whole]):
+        sent -= len(parts[whole])
+        whole += 1
+    return b"".join((memoryview(parts[whole])[sent:], *parts[whole + 1 :]))
