@@ -31,6 +31,8 @@ log = structlog.get_logger()
 SCRATCH = 262144
 #: Most buffers in one sendmsg(2).
 IOV_MAX = 1024
+#: Bytes of replies after which a turn ends, even if other requests are here already.
+TURN_BYTES = 1 << 20
 #: Bytes received at once after a large write.
 PEEK = 4096
 #: Buffers of finished large frames that are kept for the next ones.
@@ -156,16 +158,21 @@ class Connection:
             self._pause()
 
     def _handle(self, buffer: memoryview, stop: int) -> None:
-        """One pass over the requests in ``buffer[:stop]``; what is left of them is kept."""
-        try:
-            start = self._session.receive(buffer, 0, stop)
-        except ProtocolError as error:
-            self._log.warning("protocol error", why=str(error))
-            self._send()
-            self.close("protocol error")
-            return
+        """One turn with the requests in ``buffer[:stop]``; what is left of them is kept."""
+        start = 0
+        room = TURN_BYTES
+        while room > 0 and self._unsent is None and self._open:
+            try:
+                start = self._session.receive(buffer, start, stop)
+            except ProtocolError as error:
+                self._log.warning("protocol error", why=str(error))
+                self._send()
+                self.close("protocol error")
+                return
+            room -= self._send()
+            if self._session.needed or self._session.yields:
+                break
         self._keep(buffer, start, stop)
-        self._send()
         if self._session.congested:
             self._pause()
         elif self._held and not self._session.needed:
@@ -207,11 +214,11 @@ class Connection:
             self._buffers.give(old)
         self._held = rest
 
-    def _send(self) -> None:
-        """Send the session's replies; copy what the kernel does not take now."""
+    def _send(self) -> int:
+        """Send the session's replies; copy what the kernel does not take now.  How much it took."""
         out = self._session.out
         if not out or self._unsent is not None or not self._open:
-            return
+            return 0
         if len(out) > IOV_MAX:
             out[:] = [b"".join(out)]
         try:
@@ -220,12 +227,13 @@ class Connection:
             sent = 0
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
-            return
+            return 0
         if sent < sum(map(len, out)):
             self._unsent = memoryview(_behind(out, sent))
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
         out.clear()
+        return sent
 
     def _writable(self) -> None:
         assert self._unsent is not None

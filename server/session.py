@@ -6,7 +6,7 @@ Rules of this file:
   in which they must be sent.  A request is handled as soon as it is whole, and before the next.
 * A pass ends after a reply that shows live pages, so that it is sent before they can change, and
   after ``BATCH`` requests, ``PASS_BYTES`` of replies, or one that needed a page-in, so that other
-  connections have their turn.
+  connections have their turn (``yields``).
 * Only a request that has to wait becomes a task.  Its tag stays taken until it is answered; a
   Tflush of it cancels it, and is answered behind it (flush(5)).
 * What can not be framed or decoded is a ProtocolError: the connection must end.
@@ -92,6 +92,8 @@ class Session:
         self._spawn = spawn
         self._provide_now = provide_now
         self._provide = provide
+        #: After a pass: it ended so that other connections have their turn.
+        self.yields = False
         self._provided = False  # in this pass
         self._ready = ready
         self._held = 0
@@ -109,6 +111,7 @@ class Session:
             ProtocolError: a frame that can not be; what was answered before it stands in ``out``.
         """
         self.needed = 0
+        self.yields = False
         self._provided = False
         out = self.out
         room = PASS_BYTES
@@ -142,9 +145,10 @@ class Session:
                 room -= length
             elif isinstance(reply, list):
                 out += reply
-                break
+                return start
             elif reply is not None:
                 self._wait(tag, reply)
+        self.yields = not self.needed
         return start
 
     def landed(self) -> None:

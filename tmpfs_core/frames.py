@@ -11,8 +11,9 @@ Rules of this file:
   Berths, which belong to no page (see :mod:`.cargo`), have an address space of their own.
 * A freed frame goes back to the host at once (``MADV_DONTNEED``), and so reads as zeros when it
   is used again: no file can see another's old bytes.  A few blocks in which only the first frame
-  was used are cleared and kept instead, for the small files that come and go all the time: that
-  is much faster than to give a frame back and to get a new one.
+  was used are cleared and kept instead, for the small files that come and go all the time; and
+  those of a few pages that were paged out, as berths, for pages that will be filled whole.  Both
+  are much faster than to give frames back and to get new ones.
 """
 
 import errno
@@ -35,6 +36,8 @@ BLOCK = 65536
 BLOCK_SHIFT = 16
 BLOCK_MASK = BLOCK - 1
 FRAMES_PER_BLOCK = BLOCK // FRAME
+#: The mask of a block all of whose frames are in use.
+WHOLE = (1 << FRAMES_PER_BLOCK) - 1
 
 #: Blocks that are kept with a frame in them.
 WARM = 64
@@ -160,6 +163,24 @@ class Arena:
         slot = self._warm.pop() if self._warm else self._slot()
         return Page(slot, self._mem(slot), owner, pindex)
 
+    def allocate_to_fill(self, owner: "VMObject", pindex: int) -> Page:
+        """A page whose frames may hold old bytes of any file: the caller fills all of them before
+        anybody sees it.
+        """
+        if not self._berths:
+            return self.allocate(owner, pindex)
+        self._berthed -= 1
+        berth = self._berths.pop()
+        return Page(berth.slot, berth.mem, owner, pindex)
+
+    def retire(self, page: Page) -> int:
+        """Free a page for another to be filled; how many frames were in use."""
+        if page.mask != WHOLE or len(self._berths) >= BERTHS_KEPT or self._berthed >= BERTHS:
+            return self.release([page])
+        self._berths.append(Berth(page.slot, page.mem))
+        self._berthed += 1
+        return FRAMES_PER_BLOCK
+
     def berth(self, count: int) -> list[Berth] | None:
         """So many berths, if there can be as many."""
         new = count - len(self._berths)
@@ -233,8 +254,13 @@ class Arena:
                 )
                 run = i + 1
         self._free.extend(reversed(slots))
+        if len(self._free) >= MANY:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """If all blocks are free, forget in which order they came to be."""
         kept = [*self._warm, *(berth.slot for berth in self._berths)]
-        if len(self._free) >= MANY and len(self._free) + len(kept) == self._fresh:
+        if len(self._free) + len(kept) == self._fresh:
             for slot in kept:
                 self._map.madvise(mmap.MADV_DONTNEED, slot << BLOCK_SHIFT, BLOCK)
             self._warm.clear()

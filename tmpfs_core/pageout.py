@@ -17,7 +17,7 @@ Rules of this file:
 
 from collections.abc import Iterable
 
-from .frames import Page
+from .frames import WHOLE, Page
 from .memory import Memory
 from .swap import Copy, plan, read_in, read_now, stored_frames, write_out
 from .vmobject import Swapped, Uobj
@@ -152,7 +152,9 @@ class Arrival:
         for uobj, pindex in places:
             swapped = uobj.swapped.get(pindex)
             if swapped is not None and swapped.copy is not None:
-                page = memory.arena.allocate(uobj, pindex)
+                whole = swapped.copy.stored == WHOLE
+                allocate = memory.arena.allocate_to_fill if whole else memory.arena.allocate
+                page = allocate(uobj, pindex)
                 page.mask = swapped.mask
                 page.ahead = ahead
                 page.awaited = not ahead

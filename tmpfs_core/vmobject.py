@@ -118,7 +118,7 @@ class Uobj(VMObject):
         assert page.copy is not None
         del self.pages[page.pindex]
         self.swapped[page.pindex] = Swapped(page.mask, page.copy)
-        frames = self.memory.arena.release([page])
+        frames = self.memory.arena.retire(page)
         self.memory.swapped += frames
         self.memory.gained(frames)
         return frames

@@ -12,6 +12,7 @@ from tmpfs_core.frames import (
     BLOCK,
     FRAME,
     FRAMES_PER_BLOCK,
+    WHOLE,
     ZEROS,
     Arena,
     Page,
@@ -254,3 +255,44 @@ def test_only_so_many_frames_are_left_to_the_next(monkeypatch: pytest.MonkeyPatc
         page.mem[0] = 7
     assert arena.release(pages) == 3
     assert [in_core(page.mem) for page in pages] == [1, 1, 0]
+
+
+def whole(arena: Arena) -> Page:
+    """A page all of whose frames are in use."""
+    page = new(arena)
+    page.mask = WHOLE
+    page.mem[:] = b"x" * BLOCK
+    return page
+
+
+def test_a_retired_page_leaves_its_memory_to_one_that_will_be_filled() -> None:
+    arena = Arena(64)
+    page = whole(arena)
+    assert arena.retire(page) == FRAMES_PER_BLOCK
+    assert in_core(page.mem) == FRAMES_PER_BLOCK
+    assert new(arena).mem == ZEROS
+    filled = arena.allocate_to_fill(VMObject(7), 5)
+    assert (filled.slot, filled.mask, filled.key) == (page.slot, 0, (7, 5))
+    assert arena.allocate_to_fill(VMObject(7), 6).mem == ZEROS
+
+
+def test_a_retired_page_in_part_goes_back_to_the_host() -> None:
+    arena = Arena(64)
+    page = whole(arena)
+    page.mask = 0b110
+    assert arena.retire(page) == 2
+    assert in_core(page.mem) == 0
+
+
+def test_only_so_many_retired_pages_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "BERTHS_KEPT", 2)
+    arena = Arena(64)
+    pages = [whole(arena) for _ in range(3)]
+    for page in pages:
+        arena.retire(page)
+    assert [in_core(page.mem) for page in pages] == [FRAMES_PER_BLOCK, FRAMES_PER_BLOCK, 0]
+    monkeypatch.setattr(frames, "BERTHS", 2)
+    assert arena.berth(2) is not None
+    last = whole(arena)
+    arena.retire(last)
+    assert in_core(last.mem) == 0
