@@ -162,9 +162,10 @@ class Session:
         try:
             if tag in self._waiting:
                 refuse(errno.EINVAL)
-            reply = request()
-        except NotResident as absent:
-            reply = self._provide_for(absent, request, lambda: request, len(cargo))
+            try:
+                reply = request()
+            except NotResident as absent:
+                reply = self._provide_for(absent, request, lambda: request, len(cargo))
         except Exception as error:
             reply = Rlerror.pack(tag, errno_of(error))
         if isinstance(reply, Coroutine):

@@ -18,8 +18,8 @@ from server.spin import Spin
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
+from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core import frames
-from tmpfs_core.frames import Arena
 from tmpfs_core.mount import Mount
 
 from .peer import GUARD, ROOT, SocketPeer, all_is_there, nothing_now, raises_errno
@@ -105,10 +105,6 @@ async def link(mount: Mount) -> AsyncIterator[Link]:
 async def peer(link: Link) -> SocketPeer:
     """A peer on a unix socket that has agreed on 1 MiB and attached fid ROOT."""
     return await link.begin()
-
-
-def no_berth_is_taken(arena: Arena) -> bool:
-    return len(arena._berths) == arena._berthed
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

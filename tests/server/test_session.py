@@ -14,10 +14,13 @@ from structlog.testing import capture_logs
 from server.errors import ProtocolError
 from server.fids import Client
 from server.handlers import HANDLERS
-from server.session import BATCH, PATIENCE, WAITING_MAX
+from server.session import BATCH, CARGO_MIN, PATIENCE, WAITING_MAX
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message
+from tests.tmpfs_core.paging import Spill
+from tests.tmpfs_core.support import no_berth_is_taken
+from tmpfs_core.frames import FRAME
 from tmpfs_core.mount import Mount
 from tmpfs_core.vnode import NotResident
 
@@ -565,3 +568,31 @@ def test_mutated_frames_end_a_connection_at_worst(
         stream[place] = data.draw(st.integers(0, 255))
     del stream[data.draw(st.integers(0, len(stream))) :]
     survives(bytes(stream), begin=True)
+
+
+def test_a_large_write_is_refused_even_if_that_shows_only_when_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spill = Spill(ram=64)
+    with peers_of(spill.mount) as make:
+        peer = make()
+        file = peer.create(b"file")
+        while spill.memory.writable:
+            peer.write(file, bytes(FRAME), peer.stat(file).size)
+
+        def provide_now(absent: NotResident) -> bool:
+            assert absent.frames
+            peer.session._client.clunk(file)  # as if somebody had, meanwhile
+            return True
+
+        monkeypatch.setattr(peer.session, "_provide_now", provide_now)
+        frame = memoryview(m.Twrite(file, 1 << 20, bytes(2 * CARGO_MIN)).frame(1))
+        assert peer.session.receive(frame, 0, 100) == 100
+        cargo = peer.session.cargo
+        assert cargo is not None
+        cargo.fill(frame[100:])
+        peer.session.landed()
+        peer._collect()
+        assert peer.reply(1) == m.Rlerror(errno.EBADF)
+        assert no_berth_is_taken(spill.memory.arena)
+    spill.swap.close()

@@ -15,7 +15,7 @@ from tmpfs_core import vnops
 from tmpfs_core import xattr as xattr_module
 from tmpfs_core.access import ROOT, Cred
 from tmpfs_core.directory import Dirent
-from tmpfs_core.frames import FRAME
+from tmpfs_core.frames import FRAME, Arena
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import DirNode, FileNode, Node, SymlinkNode
 
@@ -120,6 +120,10 @@ def in_core(mem: memoryview) -> int:
         pagemap.seek(address // FRAME * 8)
         entries = struct.unpack(f"<{len(mem) // FRAME}Q", pagemap.read(len(mem) // FRAME * 8))
     return sum(entry >> 63 for entry in entries)
+
+
+def no_berth_is_taken(arena: Arena) -> bool:
+    return len(arena._berths) == arena._berthed
 
 
 def facts(node: Node) -> tuple[object, ...]:
