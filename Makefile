@@ -12,8 +12,9 @@ SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 .PHONY: serve test lint bench bench-memory bench-kernel dist clean
 
 serve: .venv/serve
-	@$(MAKE) --silent build/compiled || echo "could not compile (see above): serving as plain Python"
-	exec env PYTHONPATH=build/compiled $(BIN)/tmpfs9p serve $(ARGS)
+	@if $(MAKE) --silent build/compiled; then export PYTHONPATH=build/compiled; else \
+	  echo "could not compile (see above): serving as plain Python"; fi; \
+	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
 	tests/install-packages
@@ -67,14 +68,14 @@ clean:
 
 # The compiled build; an empty directory where no C compiler or no Python.h is.
 build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/compile
-	@rm -rf $@ && mkdir -p build
+	@rm -rf $@ $@.new && mkdir -p build
 	@if command -v cc >/dev/null && test -e "$$($(BIN)/python -c \
 	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
 	  echo "compiling, which takes a minute" && \
-	  TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@ >build/log 2>&1 || \
-	  { tail build/log; rm -rf $@; exit 1; }; \
-	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@; fi
-	@touch $@
+	  TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new >build/log 2>&1 || \
+	  { tail build/log; exit 1; }; \
+	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@.new; fi
+	@touch $@.new && mv $@.new $@
 
 .venv/bench: .venv/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[bench]'

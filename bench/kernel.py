@@ -37,9 +37,6 @@ OURS, DIOD = "tmpfs9p", "diod"
 FILE = 256 << 20
 SCATTERED = 16 << 20
 
-#: The guest's network driver overlooks about one packet in a thousand until the next one comes.
-#: Sent again after 10 ms rather than 200 ms, they do not hide what is measured.
-RESEND_SOON = ["ip", "route", "change", "10.99.0.0/24", "dev", "tap0", "rto_min", "10ms"]
 #: diod looks up the name of a client, and drops it if that fails.
 HOSTS = f"127.0.0.1 localhost\n{SERVER_ADDRESS} server\n10.99.0.2 guest\n"
 
@@ -240,7 +237,6 @@ def main() -> None:
             make_repository(lab.scratch / "repository"),
             make_archive(lab.scratch / "archive.tar"),
         ]
-        subprocess.run(lab.command(*RESEND_SOON), check=True)
         guest = lab.guest()
         guest.sh(f"""
             cp -r {HOST}{place}/archive.tar /tmp

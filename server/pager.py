@@ -46,7 +46,7 @@ class Pager:
         memory.on_ahead = self._read_ahead
 
     def provide_now(self, absent: NotResident) -> bool:
-        """The same, if it can be done without waiting; whether it was."""
+        """Do what :meth:`provide` does, if it can be done without waiting; whether it was."""
         memory = self._memory
         if absent.frames > memory.writable or memory.ram.free < _frames(absent.places):
             return False

@@ -6,9 +6,10 @@ Rules of this file:
 * A :class:`Page` owns one block of address space.  ``mask`` tells which of its frames are in use;
   a frame that is not in use is all zeros and costs the host nothing.  So a small file holds one
   frame, a sparse one only the frames that were written, and no page is ever copied to grow.
-* The arena hands out no more blocks than frames, because a page holds at least one frame: address
-  space (16 times the RAM at most) can not run out before the frames that the caller has counted.
-  Berths, which belong to no page (see :mod:`.cargo`), have an address space of their own.
+* The arena hands out no more blocks to pages than there are frames, because a page holds at least
+  one: address space (16 times the RAM at most) can not run out before the frames that the caller
+  has counted.  For blocks that belong to no page (warm ones, and the berths of :mod:`.cargo`) there
+  is more of it.
 * A freed frame goes back to the host at once (``MADV_DONTNEED``), and so reads as zeros when it
   is used again: no file can see another's old bytes.  A few blocks in which only the first frame
   was used are cleared and kept instead, for the small files that come and go all the time; and
@@ -140,7 +141,7 @@ class Arena:
     """
 
     def __init__(self, frames: int) -> None:
-        length = (max(frames, 1) + BERTHS) * BLOCK
+        length = (max(frames, 1) + WARM + BERTHS) * BLOCK
         if length > sys.maxsize:
             refuse(errno.ENOMEM)
         self._map = mmap.mmap(
@@ -190,8 +191,8 @@ class Arena:
             slot = self._slot()
             self._berths.append(Berth(slot, self._mem(slot)))
             self._berthed += 1
-        taken = self._berths[-count:]
-        del self._berths[-count:]
+        taken = self._berths[:count]
+        del self._berths[:count]
         return taken
 
     def leave(self, berths: list[Berth]) -> None:

@@ -296,3 +296,18 @@ def test_only_so_many_retired_pages_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     last = whole(arena)
     arena.retire(last)
     assert in_core(last.mem) == 0
+
+
+def test_address_space_is_enough_for_all_that_there_can_be() -> None:
+    arena = Arena(FRAMES_PER_BLOCK * 4)
+    small = [new(arena) for _ in range(FRAMES_PER_BLOCK * 4)]
+    for page in small:
+        page.mask = 1
+    arena.release(small[:64])  # they stay warm
+    pages = [arena.allocate_to_fill(VMObject(7), pindex) for pindex in range(4)]
+    berths = arena.berth(frames.BERTHS) or []
+    assert len(berths) == frames.BERTHS
+    mems = [page.mem for page in (*small, *pages)] + [berth.mem for berth in berths]
+    assert {len(mem) for mem in mems} == {BLOCK}
+    used = [page.slot for page in (*small[64:], *pages)] + [berth.slot for berth in berths]
+    assert len(set(used)) == len(used)
