@@ -72,7 +72,7 @@ HANDLERS: dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]] = {}
 #: The block size that clients are told to use, in bytes: each request is a round trip.
 BLKSIZE: Final = 65536
 #: Data of up to so many bytes is copied into its reply rather than sent from its pages.
-COPIED: Final = 16384
+COPIED: Final = 32768
 
 NOBODY: Final = 65534
 

@@ -259,7 +259,7 @@ def test_a_file_holds_what_was_written(
             assert peer.read(file, offset, length) == expected[offset : offset + length]
 
 
-@pytest.mark.parametrize("count", [1, FRAME, 16384, 16385, 65536, 200_000])
+@pytest.mark.parametrize("count", [1, FRAME, 32768, 32769, 65536, 200_000])
 def test_reads_of_any_size_across_blocks(peer: Peer, count: int) -> None:
     data = os.urandom(300_000)
     file = peer.create(b"file", data)

@@ -262,11 +262,11 @@ def test_a_pass_ends_after_so_many_requests(peer: Peer) -> None:
 
 
 def test_a_pass_ends_after_a_reply_that_shows_live_pages(peer: Peer) -> None:
-    file = peer.create(b"file", b"old" * 10000)
-    read, write = m.Tread(file, 0, 30000).frame(1), m.Twrite(file, 0, b"new").frame(2)
+    file = peer.create(b"file", b"old" * 20000)
+    read, write = m.Tread(file, 0, 60000).frame(1), m.Twrite(file, 0, b"new").frame(2)
     data = memoryview(bytearray(read + write))
     assert peer.session.receive(data, 0, len(data)) == len(read)
-    assert b"".join(peer.session.out)[7 + 4 :] == b"old" * 10000
+    assert b"".join(peer.session.out)[7 + 4 :] == b"old" * 20000
     peer.session.out.clear()
     assert peer.session.receive(data, len(read), len(data)) == len(data)
 
