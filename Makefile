@@ -58,12 +58,9 @@ clean:
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-.venv/test: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $@
-
-.venv/compile: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[compile]'
+# What pip calls extras of this project: test, compile, bench.
+.venv/test .venv/compile .venv/bench: .venv/%: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[$*]'
 	touch $@
 
 # The compiled build; an empty directory where no C compiler or no Python.h is.
@@ -76,7 +73,3 @@ build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/compile
 	  { tail build/log; exit 1; }; \
 	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@.new; fi
 	@touch $@.new && mv $@.new $@
-
-.venv/bench: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	touch $@

@@ -24,12 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.kernel.uml import HOST, REPOSITORY, SERVER_ADDRESS, Guest, Lab, Listening, why_not
+from tests.kernel.uml import HOST, MTU, REPOSITORY, SERVER_ADDRESS, Guest, Lab, Listening, why_not
 
 from .tools import OURS as OUR_COMMAND
+from .tools import RESULTS
 from .trees import make_archive, make_repository
 
-RESULTS = Path(__file__).parent / "results"
 PROGRAMS = {"diod": "diod", "fio": "fio"}
 ROUNDS = 3
 OURS, DIOD = "tmpfs9p", "diod"
@@ -189,7 +189,7 @@ def conditions(guest: Guest, trees: list[str], mounts: dict[str, str]) -> list[s
     return [
         f"* {datetime.now(UTC):%Y-%m-%d}, commit {commit}",
         f"* host: {cpu}, {os.cpu_count()} processors, Linux {platform.release()}",
-        f"* guest: User Mode Linux {kernel}, tap with mtu 1500 and no offloads",
+        f"* guest: User Mode Linux {kernel}, tap with mtu {MTU} and no offloads",
         f"* Python {platform.python_version()}, {versions.removesuffix(',')}",
         f"* git checkout: {trees[0]}; tar x: {trees[1]}; find: that tree",
         f"* medians of {ROUNDS} rounds, the servers in turn; ratio: diod's time by ours",

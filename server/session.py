@@ -116,7 +116,7 @@ class Session:
         out = self.out
         room = PASS_BYTES
         for _ in range(BATCH):
-            if room < 0 or self._provided or self._held > HELD_MAX:
+            if room < 0 or self._provided or self.congested:
                 break
             if stop - start < HEADER.size:
                 self.needed = MSIZE_MIN
