@@ -15,6 +15,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -28,15 +29,15 @@ from .wire.primitives import Buffer
 log = structlog.get_logger()
 
 #: Bytes received at once, for the smaller frames; a larger one gets a buffer of its size.
-SCRATCH = 262144
+SCRATCH: Final = 262144
 #: Most buffers in one sendmsg(2).
-IOV_MAX = 1024
+IOV_MAX: Final = 1024
 #: Bytes of replies after which a turn ends, even if other requests are here already.
-TURN_BYTES = 1 << 20
+TURN_BYTES: Final = 1 << 20
 #: Bytes received at once after a large write.
-PEEK = 4096
+PEEK: Final = 4096
 #: Buffers of finished large frames that are kept for the next ones.
-SPARES = 4
+SPARES: Final = 4
 
 
 class Buffers:
@@ -228,7 +229,10 @@ class Connection:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return 0
-        if sent < sum(map(len, out)):
+        size = 0
+        for part in out:
+            size += len(part)
+        if sent < size:
             self._unsent = memoryview(_behind(out, sent))
             self._pause()
             self._loop.add_writer(self._sock, self._writable)

@@ -67,7 +67,7 @@ from .wire.primitives import Buffer, QidFields
 Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
 
 #: T-message type -> (what decodes it and calls a handler, its handler).
-HANDLERS: dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]] = {}
+HANDLERS: Final[dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]]] = {}
 
 #: The block size that clients are told to use, in bytes: each request is a round trip.
 BLKSIZE: Final = 65536

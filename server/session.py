@@ -31,7 +31,7 @@ from .fids import Client
 from .handlers import HANDLERS, Reply, cargo_of_write, write
 from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
 from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion, Twrite
-from .wire.primitives import HEADER, Buffer, Malformed
+from .wire.primitives import HEADER, HEADER_SIZE, Buffer, Malformed
 
 Request = Callable[[], Reply]
 
@@ -118,11 +118,11 @@ class Session:
         for _ in range(BATCH):
             if room < 0 or self._provided or self.congested:
                 break
-            if stop - start < HEADER.size:
+            if stop - start < HEADER_SIZE:
                 self.needed = MSIZE_MIN
                 break
             size, kind, tag = HEADER.unpack_from(buffer, start)
-            if not HEADER.size <= size <= self.frame_max:
+            if not HEADER_SIZE <= size <= self.frame_max:
                 raise ProtocolError(f"frame of {size} bytes where {self.frame_max} are allowed")
             end = start + size
             if end > stop:
@@ -131,7 +131,7 @@ class Session:
                     return stop
                 break
             try:
-                reply = self._answer(kind, tag, buffer, start + HEADER.size, end)
+                reply = self._answer(kind, tag, buffer, start + HEADER_SIZE, end)
             except Malformed as malformed:
                 raise ProtocolError(str(malformed)) from None
             except Exception as error:
@@ -187,10 +187,10 @@ class Session:
 
     def _expect_cargo(self, tag: int, buffer: memoryview, start: int, stop: int, size: int) -> bool:
         """Receive the data of the Twrite that begins at ``start`` as cargo, if that is worth it."""
-        data = start + HEADER.size + Twrite.HEAD.size
+        data = start + HEADER_SIZE + Twrite.HEAD.size
         if data > stop or start + size - stop < CARGO_MIN:
             return False
-        fid, offset, count = Twrite.HEAD.unpack_from(buffer, start + HEADER.size)
+        fid, offset, count = Twrite.HEAD.unpack_from(buffer, start + HEADER_SIZE)
         if data + count != start + size:
             return False  # it is malformed, as will be found when all of it is here
         cargo = cargo_of_write(self._client, fid, offset, count)
@@ -203,17 +203,17 @@ class Session:
 
     def _answer(self, kind: int, tag: int, buffer: memoryview, at: int, end: int) -> Reply | None:
         """The reply to a request, or None if it comes later by itself."""
-        client = self._client
-        if kind == Tversion.TYPE:
+        known = HANDLERS.get(kind)
+        if known is None and kind == Tversion.TYPE:
             return self._version(tag, *Tversion.unpack(buffer, at, end))
+        client = self._client
         if not client.msize:
             refuse(errno.EPROTO)
         if tag in self._waiting:
             refuse(errno.EINVAL)
-        if kind == Tflush.TYPE:
-            return self._flush(tag, *Tflush.unpack(buffer, at, end))
-        known = HANDLERS.get(kind)
         if known is None:
+            if kind == Tflush.TYPE:
+                return self._flush(tag, *Tflush.unpack(buffer, at, end))
             refuse(errno.EOPNOTSUPP)
         call, handler = known
         try:

@@ -13,10 +13,11 @@ Rules of this file:
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Final
 
-WINDOW = 100e-6
-SOON = 250e-6
-STREAK = 8
+WINDOW: Final = 100e-6
+SOON: Final = 250e-6
+STREAK: Final = 8
 
 
 class Spin:

@@ -22,7 +22,7 @@ import mmap
 import sys
 from array import array
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import refuse
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from .swap import Copy
     from .vmobject import VMObject
 
-FRAME = 4096
-FRAME_SHIFT = 12
-BLOCK = 65536
-BLOCK_SHIFT = 16
-BLOCK_MASK = BLOCK - 1
-FRAMES_PER_BLOCK = BLOCK // FRAME
+FRAME: Final = 4096
+FRAME_SHIFT: Final = 12
+BLOCK: Final = 65536
+BLOCK_SHIFT: Final = 16
+BLOCK_MASK: Final = BLOCK - 1
+FRAMES_PER_BLOCK: Final = BLOCK // FRAME
 #: The mask of a block all of whose frames are in use.
-WHOLE = (1 << FRAMES_PER_BLOCK) - 1
+WHOLE: Final = (1 << FRAMES_PER_BLOCK) - 1
 
 #: Blocks that are kept with a frame in them.
-WARM = 64
+WARM: Final = 64
 #: Berths that there can be (32 MiB), and those that are kept with their memory (2 MiB).
 BERTHS, BERTHS_KEPT = 512, 32
 #: So many free blocks make the list of them worth being forgotten, when all are free.
-MANY = 4096
+MANY: Final = 4096
 
 #: What a hole reads as: one block of zeros.
-ZEROS = memoryview(bytes(BLOCK))
-_ZERO_FRAME = ZEROS[:FRAME]
+ZEROS: Final = memoryview(bytes(BLOCK))
+_ZERO_FRAME: Final = ZEROS[:FRAME]
 
 _MAP_NORESERVE = 0x4000  # <asm-generic/mman-common.h>; not in Python's mmap module
 

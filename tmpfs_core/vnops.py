@@ -11,6 +11,7 @@ Rules of this file:
 import errno
 import stat
 from collections.abc import Iterator
+from typing import Final
 
 from . import vnode as vm
 from .access import Cred, mode_after_write, without_privilege_bits
@@ -20,9 +21,9 @@ from .errors import refuse
 from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
 from .vnode import Vnode
 
-PATH_MAX = 4096
+PATH_MAX: Final = 4096
 #: The largest size of a file, in bytes (off_t).
-SIZE_MAX = (1 << 63) - 1
+SIZE_MAX: Final = (1 << 63) - 1
 
 
 # Names

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 Buffer = bytes | bytearray | memoryview
 
 #: size[4] type[1] tag[2], which every frame begins with; size counts itself.
-HEADER = Struct("<IBH")
+HEADER: Final = Struct("<IBH")
+HEADER_SIZE: Final = HEADER.size
 
 
 class Malformed(ValueError):  # noqa: N818 an adjective says it best
