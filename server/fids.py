@@ -14,9 +14,10 @@ from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
 from tmpfs_core.directory import Dirent
 from tmpfs_core.errors import refuse
-from tmpfs_core.mount import Mount
 from tmpfs_core.node import FileNode, Node, vref, vrele
 
+from .exports import Exports
+from .identity import Peer
 from .wire.constants import NOFID, O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
 
 
@@ -99,13 +100,15 @@ class Client:
     """The state of one session: its fids, and what it may address.
 
     Attributes:
-        mount: the file system that it attaches to.
+        exports: the file systems that it may attach to.
+        peer: who it is.
         msize: the largest message agreed on, in bytes; 0 until there was a Tversion.
         lock_wait: seconds that a blocking lock request waits before it is told "blocked".
     """
 
-    def __init__(self, mount: Mount, lock_wait: float) -> None:
-        self.mount = mount
+    def __init__(self, exports: Exports, peer: Peer, lock_wait: float) -> None:
+        self.exports = exports
+        self.peer = peer
         self.msize = 0
         self.lock_wait = lock_wait
         self.fids: dict[int, Fid] = {}

@@ -12,14 +12,12 @@ Rules of this file:
 import asyncio
 import errno
 import os
-import pwd
 import stat
 from collections.abc import Callable, Coroutine, Iterator
 from inspect import signature
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tmpfs_core import vnops, xattr
-from tmpfs_core.access import Cred
 from tmpfs_core.cargo import Cargo, cargo_for
 from tmpfs_core.directory import DOT, DOTDOT, Dirent
 from tmpfs_core.errors import refuse
@@ -27,6 +25,7 @@ from tmpfs_core.locks import FOREVER, Lock, RangeLocks
 from tmpfs_core.node import DirNode, FileNode, Node, now
 
 from .fids import Client, Fid, XattrDraft, XattrValue
+from .identity import cred_of
 from .wire import messages as m
 from .wire.codec import Message
 from .wire.constants import (
@@ -41,7 +40,6 @@ from .wire.constants import (
     LOCK_TYPE_WRLCK,
     MAXWELEM,
     NOFID,
-    NONUNAME,
     O_ACCMODE,
     O_DIRECTORY,
     O_EXCL,
@@ -73,8 +71,6 @@ HANDLERS: Final[dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]]] = 
 BLKSIZE: Final = 65536
 #: Data of up to so many bytes is copied into its reply rather than sent from its pages.
 COPIED: Final = 32768
-
-NOBODY: Final = 65534
 
 #: In nanoseconds, the unit of the core's times.
 SECOND: Final = 10**9
@@ -116,22 +112,11 @@ def attach(
 ) -> Reply:
     if afid != NOFID:
         refuse(errno.EBADF)
-    if aname not in (b"", b"/"):
-        refuse(errno.ENOENT)
     client.require_free(fid)
-    root = client.mount.root
-    client.enter(fid, Fid(root.entry, Cred(_uid_of(uname, n_uname))))
+    export = client.exports.get(aname)
+    root = export.mount.root
+    client.enter(fid, Fid(root.entry, cred_of(client.peer, export, uname, n_uname)))
     return m.Rattach.pack(tag, qid_of(root))
-
-
-def _uid_of(uname: bytes, n_uname: int) -> int:
-    """Who attaches: the number if there is one, else the user of that name here, else nobody."""
-    if n_uname != NONUNAME:
-        return n_uname
-    try:
-        return pwd.getpwnam(os.fsdecode(uname)).pw_uid
-    except (KeyError, ValueError):
-        return NOBODY
 
 
 @handles(m.Twalk)

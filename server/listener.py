@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -14,8 +15,10 @@ from tmpfs_core.mount import Mount
 
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection
+from .exports import Export, Exports
 from .fids import Client
 from .heap import Heap
+from .identity import Peer
 from .pager import Pager
 from .session import Session
 from .spin import Spin
@@ -44,7 +47,7 @@ class Server:
     """
 
     def __init__(self, mount: Mount, msize: int) -> None:
-        self._mount = mount
+        self._exports = Exports([Export("", mount)])
         self._pager = Pager(mount.memory)
         self._heap = Heap(mount)
         self._msize = msize
@@ -118,12 +121,14 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             name = str(Tcp(peer[0], peer[1])).removeprefix("tcp://")
         self._empty.clear()
+        peer = Peer(name)
+        make_session = partial(self._make_session, peer)
         self._connections.add(
-            Connection(sock, name, self._buffers, self._spin, self._make_session, self._gone)
+            Connection(sock, peer.name, self._buffers, self._spin, make_session, self._gone)
         )
 
-    def _make_session(self, ready: Callable[[], None]) -> Session:
-        client = Client(self._mount, LOCK_WAIT)
+    def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
+        client = Client(self._exports, peer, LOCK_WAIT)
         pager = self._pager
         spawn = asyncio.get_running_loop().create_task
         return Session(client, self._msize, spawn, pager.provide_now, pager.provide, ready)

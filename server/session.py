@@ -245,7 +245,7 @@ class Session:
 
     async def _once_resident(self, absent: NotResident, request: Request, size: int) -> bytes:
         """Try a request of ``size`` bytes again when what it needs is in RAM."""
-        memory = self._client.mount.memory
+        memory = absent.memory
         tries = 0
         held = max(size, len(absent.places) * BLOCK)
         self._held += held

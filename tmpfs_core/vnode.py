@@ -27,6 +27,7 @@ from .frames import (
     frame_bits,
     whole_frame_bits,
 )
+from .memory import Memory
 from .vmobject import Uobj, VMObject, move
 
 #: Blocks that are read ahead for a sequential reader at first, and at the most (1 MiB).
@@ -39,12 +40,14 @@ class NotResident(Exception):  # noqa: N818 a condition, not an error
     """An operation needs what is not in RAM; nothing has changed.  Provide it, then try again.
 
     Attributes:
+        memory: where it must be provided.
         places: ``(uobj, pindex)`` of each block to read from swap.
         frames: how many frames must be free for what will be written.
     """
 
-    def __init__(self, places: list[Place], frames: int = 0) -> None:
+    def __init__(self, memory: Memory, places: list[Place], frames: int = 0) -> None:
         super().__init__(f"{len(places)} blocks are in swap, {frames} frames are wanted")
+        self.memory = memory
         self.places = places
         self.frames = frames
 
@@ -215,7 +218,7 @@ def _require(vp: Vnode, first: int, last: int) -> None:
         if block in swapped and swapped[block].copy is not None
     ]
     if missing:
-        raise NotResident(missing)
+        raise NotResident(vp.uobj.memory, missing)
 
 
 def write(vp: Vnode, offset: int, data: memoryview | Cargo, most: int) -> int:
@@ -242,7 +245,7 @@ def write(vp: Vnode, offset: int, data: memoryview | Cargo, most: int) -> int:
             if buf is None and swapped is not None:  # it can not be replaced whole
                 if done or swapped.copy is None:
                     break
-                raise NotResident([(vp.uobj, block)])
+                raise NotResident(memory, [(vp.uobj, block)])
         held = 0 if buf is None else buf.page.mask
         new = frame_bits(start, stop) & ~held
         if new:
@@ -314,7 +317,7 @@ def _require_writable(vp: Vnode, offset: int, count: int) -> None:
         if frames <= memory.writable:
             frames = 0
     if places or frames:
-        raise NotResident(places, frames)
+        raise NotResident(memory, places, frames)
 
 
 def truncate(uobj: Uobj, vp: Vnode | None, size: int) -> None:
@@ -327,7 +330,7 @@ def truncate(uobj: Uobj, vp: Vnode | None, size: int) -> None:
     cut = uobj.swapped.get(last)
     inside = 1 << (tail >> FRAME_SHIFT) if tail & (FRAME - 1) else 0
     if cut is not None and cut.copy is not None and cut.copy.stored & inside:
-        raise NotResident([(uobj, last)])
+        raise NotResident(uobj.memory, [(uobj, last)])
     memory = uobj.memory
     doomed: list[Page] = []
     for owner in (uobj,) if vp is None else (uobj, vp):

@@ -13,7 +13,9 @@ from typing import Any, Self
 import pytest
 
 from server.config import Address, Unix
+from server.exports import Export, Exports
 from server.fids import Client
+from server.identity import Peer as Identity
 from server.session import Session
 from server.wire import constants as c
 from server.wire import messages as m
@@ -79,6 +81,11 @@ class Stream:
         return replies
 
 
+def client_of(mount: Mount, lock_wait: float) -> Client:
+    """The state of a client of this one export."""
+    return Client(Exports([Export("", mount)]), Identity("peer"), lock_wait)
+
+
 class Peer:
     """A client whose requests go straight into a session of its own.
 
@@ -91,7 +98,7 @@ class Peer:
         self, loop: asyncio.AbstractEventLoop, mount: Mount, msize: int, lock_wait: float
     ) -> None:
         self.session = Session(
-            Client(mount, lock_wait),
+            client_of(mount, lock_wait),
             msize,
             loop.create_task,
             nothing_now,

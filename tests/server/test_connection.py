@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from server import connection as connection_module
 from server.connection import SCRATCH, Buffers, Connection
-from server.fids import Client
 from server.session import BATCH, CARGO_MIN, Session
 from server.spin import Spin
 from server.wire import constants as c
@@ -22,7 +21,7 @@ from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core import frames
 from tmpfs_core.mount import Mount
 
-from .peer import GUARD, ROOT, SocketPeer, all_is_there, nothing_now, raises_errno
+from .peer import GUARD, ROOT, SocketPeer, all_is_there, client_of, nothing_now, raises_errno
 from .test_handlers_locks import tlock
 
 MSIZE = 1 << 20
@@ -67,7 +66,7 @@ class Link:
         loop = asyncio.get_running_loop()
 
         def make_session(ready: Callable[[], None]) -> Session:
-            client = Client(self._mount, 3600.0)
+            client = client_of(self._mount, 3600.0)
             return Session(client, MSIZE, loop.create_task, nothing_now, all_is_there, ready)
 
         sock.setblocking(False)

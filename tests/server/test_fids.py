@@ -13,12 +13,12 @@ from tmpfs_core.directory import Dirent
 from tmpfs_core.locks import Lock
 from tmpfs_core.mount import Mount
 
-from .peer import raises_errno
+from .peer import client_of, raises_errno
 
 
 @pytest.fixture
 def client(mount: Mount) -> Iterator[Client]:
-    client = Client(mount, lock_wait=1.0)
+    client = client_of(mount, lock_wait=1.0)
     yield client
     client.reset()
 

@@ -21,6 +21,7 @@ from server.wire.codec import HEADER, Message
 from tests.tmpfs_core.paging import Spill
 from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core.frames import FRAME
+from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
 from tmpfs_core.vnode import NotResident
 
@@ -294,6 +295,10 @@ def test_a_read_shows_the_file_before_the_write_that_follows_it(peer: Peer) -> N
 # Handlers that fail
 
 
+def memory_of(client: Client) -> Memory:
+    return client.exports.get(b"").mount.memory
+
+
 def replace_fsync(monkeypatch: pytest.MonkeyPatch, handler: Callable[..., object]) -> None:
     """Let Tfsync be handled so."""
     monkeypatch.setitem(HANDLERS, m.Tfsync.TYPE, (m.Tfsync.call, handler))
@@ -452,12 +457,12 @@ def test_a_request_that_was_tried_often_enough_is_tried_for_one_block(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    memory = peer.session._client.mount.memory
+    memory = memory_of(peer.session._client)
 
     def handler(client: Client, tag: int, *_: object) -> bytes:
         seen.append(memory.frugal)
         if not memory.frugal:
-            raise NotResident([], 5)
+            raise NotResident(memory_of(client), [], 5)
         return m.Rfsync.pack(tag)
 
     async def provide(absent: NotResident) -> None:
@@ -478,7 +483,7 @@ def test_what_is_provided_at_once_and_still_not_enough_is_waited_for(
     def handler(client: Client, tag: int, *_: object) -> bytes:
         steps.append("try")
         if "wait" not in steps:
-            raise NotResident([], 5)
+            raise NotResident(memory_of(client), [], 5)
         return m.Rfsync.pack(tag)
 
     def provide_now(absent: NotResident) -> bool:
@@ -496,8 +501,8 @@ def test_what_is_provided_at_once_and_still_not_enough_is_waited_for(
 
 
 def test_what_can_not_be_provided_is_the_reply(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def handler(*_: object) -> NoReturn:
-        raise NotResident([], 5)
+    def handler(client: Client, *_: object) -> NoReturn:
+        raise NotResident(memory_of(client), [], 5)
 
     async def provide(absent: NotResident) -> None:
         raise OSError(errno.ENOMEM, "")

@@ -78,7 +78,7 @@ def asked(node: FileNode, offset: int, data: bytes) -> NotResident:
     except NotResident as absent:
         assert (node.size, node.version, node.blocks) == before
         return absent
-    return NotResident([])
+    return NotResident(node.mount.memory, [])
 
 
 def test_a_write_over_just_the_frames_that_a_block_has_needs_no_read(
