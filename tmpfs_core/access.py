@@ -11,9 +11,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cred:
-    """On whose behalf an operation runs (a user id of the client)."""
+    """On whose behalf an operation runs.
+
+    Attributes:
+        uid, gid: the user, and the group that his new files get unless told otherwise.
+        groups: the further groups that he is in.
+        checked: whether permissions are checked here; else the client's kernel has.
+        readonly: whether every change is refused.
+    """
 
     uid: int
+    gid: int = 0
+    groups: frozenset[int] = frozenset()
+    checked: bool = False
+    readonly: bool = False
 
 
 ROOT = Cred(0)
