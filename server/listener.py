@@ -30,7 +30,7 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.5
 #: Seconds that a blocking lock request waits before the client is told to ask again.
 LOCK_WAIT = 60.0
-#: Seconds that stopping waits for clients to take the replies that are under way.
+#: Seconds that stopping waits for requests that have come in to be answered, and the answers taken.
 GRACE = 5.0
 
 
@@ -79,7 +79,10 @@ class Server:
         return address
 
     async def stop(self) -> None:
-        """Accept nobody any more, send what is answered, and end all connections."""
+        """Accept nobody any more, answer what has come in, and end all connections.
+
+        Locks that are waited for are not.  All that takes at most ``GRACE`` seconds.
+        """
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
@@ -88,6 +91,7 @@ class Server:
             with suppress(FileNotFoundError):
                 if _identity(path) == identity:  # another server may have come to have it
                     os.unlink(path)
+        await asyncio.sleep(0)  # requests that will wait begin to
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
