@@ -131,11 +131,18 @@ class Connection:
                 self._end()
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
+        except MemoryError:
+            self._starve()
         else:
             if self._finishing:
                 self._lingers = True
                 self._loop.call_soon(self._go_on)
         self._spin.served()
+
+    def _starve(self) -> None:
+        """There is no memory for what this client sends or gets: give up all that it holds."""
+        self._log.error("out of memory")
+        self.close("out of memory")
 
     def _go_on(self) -> None:
         """Finishing: look for more requests, if nothing stands against it."""
@@ -239,7 +246,10 @@ class Connection:
             self._reading = True
             self._loop.add_reader(self._sock, self._readable)
         if self._inbox is not None and not self._session.needed:
-            self._handle(self._inbox, self._held)
+            try:
+                self._handle(self._inbox, self._held)
+            except MemoryError:
+                self._starve()
         if self._finishing:
             self._loop.call_soon(self._go_on)
 
@@ -274,7 +284,11 @@ class Connection:
         for part in out:
             size += len(part)
         if sent < size:
-            self._unsent = memoryview(_behind(out, sent))
+            try:
+                self._unsent = memoryview(_behind(out, sent))
+            except MemoryError:
+                self._starve()
+                return sent
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
         out.clear()

@@ -115,12 +115,13 @@ class Server:
             peer = peer_of(sock)
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             if sock is not None:
                 sock.close()
-            if error.errno == errno.ENOTCONN:  # it has gone since
+            code = error.errno if isinstance(error, OSError) else errno.ENOMEM
+            if code == errno.ENOTCONN:  # it has gone since
                 return
-            log.error("accept failed", why=error.strerror, again_in_s=ACCEPT_PAUSE)
+            log.error("accept failed", why=os.strerror(code or 0), again_in_s=ACCEPT_PAUSE)
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
