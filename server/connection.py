@@ -280,6 +280,9 @@ class Connection:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return 0
+        except MemoryError:
+            self._starve()
+            return 0
         size = 0
         for part in out:
             size += len(part)

@@ -56,6 +56,8 @@ class Server:
         self._listening: list[socket.socket] = []
         #: The unix sockets that are ours, by path: (device, inode).
         self._paths: dict[str, tuple[int, int]] = {}
+        #: By listening socket, who was accepted when nothing was left to ask who he is.
+        self._strangers: dict[socket.socket, socket.socket] = {}
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
 
@@ -86,7 +88,10 @@ class Server:
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
+        for sock in self._strangers.values():
+            sock.close()
         self._listening.clear()
+        self._strangers.clear()
         for path, identity in self._paths.items():
             with suppress(FileNotFoundError):
                 if _identity(path) == identity:  # another server may have come to have it
@@ -106,20 +111,24 @@ class Server:
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+        if sock in self._strangers:
+            self._accept(sock)
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        sock = None
+        sock = self._strangers.pop(listening, None)
         try:
-            sock, _ = listening.accept()
+            if sock is None:
+                sock, _ = listening.accept()
             peer = peer_of(sock)
-        except (BlockingIOError, ConnectionAbortedError):
-            return
         except (OSError, MemoryError) as error:
-            if sock is not None:
-                sock.close()
             code = error.errno if isinstance(error, OSError) else errno.ENOMEM
-            if code == errno.ENOTCONN:  # it has gone since
+            if code == errno.ENOTCONN and sock is not None:  # it has gone since
+                sock.close()
+                return
+            if sock is not None:
+                self._strangers[listening] = sock
+            elif code in {errno.EAGAIN, errno.ECONNABORTED}:
                 return
             log.error("accept failed", why=os.strerror(code or 0), again_in_s=ACCEPT_PAUSE)
             loop.remove_reader(listening)

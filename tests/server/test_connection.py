@@ -356,6 +356,44 @@ async def test_a_socket_that_is_not_ready_after_all_is_tried_again(link: Link) -
     assert (await peer.call(m.Tread(file, 0, MSIZE))).data == b"x" * 300_000
 
 
+class Starved(socket.socket):
+    """A socket that there is no memory to read from, or to send to."""
+
+    fails = ""
+
+    def recv_into(self, *args, **options):  # type: ignore[no-untyped-def]
+        self._fail("recv_into")
+        return super().recv_into(*args, **options)
+
+    def recvmsg_into(self, *args):  # type: ignore[no-untyped-def]
+        self._fail("recvmsg_into")
+        return super().recvmsg_into(*args)
+
+    def sendmsg(self, *args):  # type: ignore[no-untyped-def]
+        self._fail("sendmsg")
+        return super().sendmsg(*args)
+
+    def _fail(self, call: str) -> None:
+        if call == self.fails:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("call", ["recv_into", "recvmsg_into", "sendmsg"])
+async def test_who_needs_memory_that_is_not_there_is_dropped_and_others_go_on(
+    link: Link, call: str
+) -> None:
+    ours, theirs = socket.socketpair()
+    starved = Starved(fileno=ours.detach())
+    peer, other = await (await link.connect((starved, theirs))).begin(), await link.begin()
+    file = await peer.create(b"file", b"before")
+    starved.fails = call
+    with capture_logs() as logs:
+        peer.send(m.Twrite(file, 0, bytes(5 * CARGO_MIN)))
+        assert await peer.is_dropped()
+        await other.call(STATFS)
+    assert [line["event"] for line in logs] == ["out of memory", "client gone"]
+
+
 # Replies that nobody reads
 
 
