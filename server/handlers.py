@@ -114,9 +114,8 @@ def attach(
         refuse(errno.EBADF)
     client.require_free(fid)
     export = client.exports.get(aname)
-    root = export.mount.root
-    client.enter(fid, Fid(root.entry, cred_of(client.peer, export, uname, n_uname)))
-    return m.Rattach.pack(tag, qid_of(root))
+    client.attach(fid, export, cred_of(client.peer, export, uname, n_uname))
+    return m.Rattach.pack(tag, qid_of(export.mount.root))
 
 
 @handles(m.Twalk)
@@ -171,12 +170,8 @@ def clunk(client: Client, tag: int, fid: int) -> Reply:
 @handles(m.Tremove)
 def remove(client: Client, tag: int, fid: int) -> Reply:
     """Removes the name by which the fid was reached; forgets the fid in any case."""
-    held = client.fids.get(fid)
     try:
-        if held is not None and held.xattr is None:
-            vnops.remove(held.entry)
-        else:
-            refuse(errno.EBADF)
+        vnops.remove(client.get(fid).entry)
     finally:
         client.clunk(fid)
     return m.Rremove.pack(tag)
@@ -271,7 +266,8 @@ def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Ca
     if held.xattr is not None:
         if isinstance(held.xattr, XattrValue):
             refuse(errno.EBADF)
-        assert not isinstance(data, Cargo)
+        if isinstance(data, Cargo):  # it was to go to a file whose export has been removed
+            refuse(errno.ESTALE)
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))

@@ -218,8 +218,7 @@ def test_slots_that_one_memory_frees_let_another_page_out_again() -> None:
     page_out_all(first)
     node = make_file(waiting, data=pattern(2, 2 * BLOCK))
     page_out_all(second)
-    assert second.stuck
-    assert swap.free == 0
+    assert (second.stuck, swap.free) == (True, 0)
     vnops.unlink(filler.root, b"file")
     assert not second.stuck
     page_out_all(second)
