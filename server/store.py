@@ -102,7 +102,9 @@ class Store:
         async with self._changing:
             export = self.exports.get(name.encode())
             if export.clients and not force:
-                raise OSError(errno.EBUSY, f"{len(export.clients)} clients are attached")
+                count = len(export.clients)
+                who = "1 client is" if count == 1 else f"{count} clients are"
+                raise OSError(errno.EBUSY, f"{who} attached")
             self.exports.remove(export)
             for client in list(export.clients):
                 client.expel(export)
@@ -138,7 +140,7 @@ class Store:
         await pager.make_room(frames + shared.reserve)
         if frames > shared.ram.free:
             left = shared.ram.free * FRAME
-            raise OSError(errno.ENOSPC, f"only {left} bytes of the server's RAM are free")
+            raise OSError(errno.ENOSPC, f"only {left} bytes of the server's RAM are not in use")
         memory = Memory(frames, shared.swap)
         pager.resize(shared.ram.limit - frames)
         self._pagers[memory] = Pager(memory)

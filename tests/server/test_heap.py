@@ -87,6 +87,22 @@ async def test_while_more_files_are_left_than_were_deleted_nothing_is_done(
     assert trims == []
 
 
+async def test_all_mounts_that_are_watched_count_and_their_memory_once(trims: list[int]) -> None:
+    one = Mount(MANY * BLOCK, 10 * MANY)
+    two = Mount(MANY * BLOCK, 10 * MANY, memory=one.memory)
+    heap = watching(one, two)
+    create(one, 2 * MANY)
+    create(two, MANY)
+    delete(two, MANY)
+    await look()
+    assert trims == []  # more are left
+    heap.forget(one)
+    create(two, MANY)
+    delete(two, MANY)
+    await look()
+    assert trims == [0]
+
+
 async def test_the_pages_of_a_large_file_count(mount: Mount, trims: list[int]) -> None:
     watching(mount)
     node: Node = vnops.create(mount.root, b"large", 0o644, ROOT, 0).node
