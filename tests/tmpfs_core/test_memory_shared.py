@@ -66,7 +66,7 @@ def test_each_mount_has_its_own_limits_within_the_ram_that_both_share() -> None:
     with refused(errno.ENOSPC):
         put(node, b"x", 16 * FRAME)
     assert (used(small), used(large), memory.ram.used) == (8, 16, 24)
-    vnops.unlink(small.root, b"file")
+    vnops.unlink(small.root, b"file", ROOT)
     assert put(node, bytes([3]) * 9 * FRAME, 16 * FRAME) == 4 * FRAME  # what its size allows
     small.check()
     large.check()
@@ -103,11 +103,11 @@ def test_nothing_is_linked_or_moved_from_one_mount_to_another(
 ) -> None:
     one, two = world_of_two
     for name in (b"file", b"dir"):
-        entry = vnops.lookup(one.root, name)
+        entry = vnops.lookup(one.root, name, ROOT)
         with refused(errno.EXDEV):
-            vnops.rename(entry, two.root, b"moved")
+            vnops.rename(entry, two.root, b"moved", ROOT)
         with refused(errno.EXDEV):
-            vnops.link(entry.node, two.root, b"linked")
+            vnops.link(entry.node, two.root, b"linked", ROOT)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_clearing_a_mount_frees_all_that_it_held_and_nothing_else(swap: Swap) ->
     put(file, pattern(2, 3 * BLOCK))
     page_out_all(memory)
     put(file, b"resident", 5 * BLOCK)
-    vnops.link(file, doomed.root, b"link")
+    vnops.link(file, doomed.root, b"link", ROOT)
     vnops.symlink(inner, b"symlink", b"x" * 200, ROOT, 0)
     vnops.mknod(inner, b"fifo", 0o010600, 0, ROOT, 0)
     freed: list[int] = []
@@ -219,7 +219,7 @@ def test_slots_that_one_memory_frees_let_another_page_out_again() -> None:
     node = make_file(waiting, data=pattern(2, 2 * BLOCK))
     page_out_all(second)
     assert (second.stuck, swap.free) == (True, 0)
-    vnops.unlink(filler.root, b"file")
+    vnops.unlink(filler.root, b"file", ROOT)
     assert not second.stuck
     page_out_all(second)
     assert len(node.uobj.swapped) == 2
