@@ -21,7 +21,7 @@ test: .venv/test lint build/compiled
 	tests/install-packages
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest \
-	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault
+	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
 
 lint: .venv/test
 	$(BIN)/ruff check

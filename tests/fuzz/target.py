@@ -30,6 +30,7 @@ from tests.server.peer import Stream, client_of
 from tests.tmpfs_core.paging import pattern, swap_file
 from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core import vnops
+from tmpfs_core.access import ROOT
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import DirNode
@@ -350,7 +351,7 @@ class World:
             assert node.locks is None or not (node.locks.held or node.locks.waiters)
             if isinstance(node, DirNode):
                 self._delete(node)
-            vnops.remove(entry)
+            vnops.remove(entry, ROOT)
 
     def _check_failures(self) -> None:
         for failure in self._failures:
