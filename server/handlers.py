@@ -26,7 +26,7 @@ from tmpfs_core.locks import FOREVER, Lock, RangeLocks
 from tmpfs_core.node import DirNode, FileNode, Node
 from tmpfs_core.permissions import EXECUTE, NOW, READ, WRITE, require
 
-from .fids import Client, Fid, XattrDraft, XattrValue
+from .fids import Client, Fid, Stale, XattrDraft, XattrValue
 from .identity import cred_of
 from .wire import messages as m
 from .wire.codec import Message
@@ -286,8 +286,8 @@ def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Ca
     if held.xattr is not None:
         if isinstance(held.xattr, XattrValue):
             refuse(errno.EBADF)
-        if isinstance(data, Cargo):  # it was to go to a file whose export has been removed
-            refuse(errno.ESTALE)
+        if isinstance(data, Cargo):  # for a file, which the fid was when it came in
+            refuse(errno.ESTALE if isinstance(held.xattr, Stale) else errno.EBADF)
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
