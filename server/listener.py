@@ -11,17 +11,13 @@ from functools import partial
 
 import structlog
 
-from tmpfs_core.mount import Mount
-
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection
-from .exports import Export, Exports
 from .fids import Client
-from .heap import Heap
 from .identity import Peer, peer_of
-from .pager import Pager
 from .session import Session
 from .spin import Spin
+from .store import Store
 
 log = structlog.get_logger()
 
@@ -39,17 +35,15 @@ class ListenError(Exception):
 
 
 class Server:
-    """Serves one mount on any number of addresses.
+    """Serves exports on any number of addresses.
 
     Args:
-        mount: what is served.
+        store: what is served.
         msize: the largest message offered, in bytes.
     """
 
-    def __init__(self, mount: Mount, msize: int) -> None:
-        self._exports = Exports([Export("", mount)])
-        self._pager = Pager(mount.memory)
-        self._heap = Heap(mount)
+    def __init__(self, store: Store, msize: int) -> None:
+        self._store = store
         self._msize = msize
         self._buffers = Buffers()
         self._spin = Spin(asyncio.get_running_loop().call_soon)
@@ -105,8 +99,7 @@ class Server:
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.close("server stops")
-        await self._pager.close()
-        self._heap.close()
+        await self._store.close()
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
@@ -144,10 +137,10 @@ class Server:
         )
 
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
-        client = Client(self._exports, peer, LOCK_WAIT)
-        pager = self._pager
+        store = self._store
+        client = Client(store.exports, peer, LOCK_WAIT)
         spawn = asyncio.get_running_loop().create_task
-        return Session(client, self._msize, spawn, pager.provide_now, pager.provide, ready)
+        return Session(client, self._msize, spawn, store.provide_now, store.provide, ready)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
