@@ -103,7 +103,7 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     memory = _memory(config)
     mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory)
-    server = Server(mount, config.msize)
+    server = Server(mount, config.msize, config.allow)
     try:
         for address in config.listen:
             bound = server.listen(address)

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Unix:
 
 
 Address = Tcp | Unix
+Network = IPv4Network | IPv6Network
 
 
 def address(text: str) -> Address:
@@ -111,6 +113,15 @@ def _id(text: str) -> int:
     return int(text)
 
 
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix"
+        ) from None
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -138,6 +149,14 @@ OPTIONS: dict[str, Option] = {
         "tcp://127.0.0.1:5640",
         "ADDR",
         "address to listen on, tcp://HOST:PORT or unix:///PATH; may be given several times",
+        many=True,
+    ),
+    "allow": Option(
+        _network,
+        None,
+        "CIDR",
+        "network whose clients may connect besides those of this machine; may be given several "
+        "times (default: none)",
         many=True,
     ),
     "size": Option(
@@ -184,6 +203,7 @@ class Config:
     """What ``serve`` runs with; sizes in bytes."""
 
     listen: tuple[Address, ...]
+    allow: tuple[Network, ...]
     size: int
     ram: int
     swap: tuple[str, ...]
