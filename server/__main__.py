@@ -111,7 +111,7 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = Store(_memory(config))
     control: Control | None = None
-    server = Server(store, config.msize)
+    server = Server(store, config.msize, config.allow)
     try:
         for export in config.exports:
             await _add(store, export)

@@ -19,21 +19,23 @@ class UnixSocket:
     """Listens at ``path``.
 
     Args:
-        mode: the permissions of the socket; None: as the umask has it.
+        mode: the permissions of the socket, whatever the umask is.
 
     Raises:
         OSError: EADDRINUSE, somebody listens there, or it is no socket; else as bind(2).
         ValueError: a path with a NUL.
     """
 
-    def __init__(self, path: str, mode: int | None = None) -> None:
+    def __init__(self, path: str, mode: int) -> None:
         _remove_stale(path)
         self._path = path
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            if mode is not None:  # before it is bound, so that nobody else ever gets in
-                os.fchmod(self.sock.fileno(), mode)
+            os.fchmod(
+                self.sock.fileno(), mode
+            )  # so that it is for nobody else from the first moment
             self.sock.bind(path)
+            os.chmod(path, mode)  # what the umask has taken from it
             self._identity = _identity(path)
             self.sock.listen(BACKLOG)
             self.sock.setblocking(False)
