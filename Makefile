@@ -64,12 +64,12 @@ clean:
 	touch $@
 
 # The compiled build; an empty directory where no C compiler or no Python.h is.
-build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/compile
+build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/python
 	@rm -rf $@ $@.new && mkdir -p build
-	@if command -v cc >/dev/null && test -e "$$($(BIN)/python -c \
+	@if command -v $(CC) >/dev/null && test -e "$$($(BIN)/python -c \
 	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
-	  echo "compiling, which takes a minute" && \
-	  TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new >build/log 2>&1 || \
-	  { tail build/log; exit 1; }; \
+	  echo "compiling, which takes a minute" && { $(MAKE) --silent .venv/compile && \
+	  CC=$(CC) TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new; \
+	  } >build/log 2>&1 || { tail build/log; exit 1; }; \
 	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@.new; fi
 	@touch $@.new && mv $@.new $@
