@@ -7,6 +7,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two at a time, as each kernel test waits for its guest or for its server.
+PARALLEL := --numprocesses 2 --dist worksteal
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint bench bench-memory bench-kernel dist clean
@@ -18,8 +20,8 @@ serve: .venv/serve
 
 test: .venv/test lint build/compiled
 	tests/install-packages
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
-	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest \
+	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
+	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault
 
 lint: .venv/test
