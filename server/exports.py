@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from tmpfs_core.errors import refuse
 from tmpfs_core.mount import Mount
@@ -14,10 +15,22 @@ class Export:
 
     Attributes:
         name: without a slash in front; empty for the default export, ``/``.
+        readonly: every change is refused.
+        allow: the networks whose clients may attach; empty: all of them.
+        squash: who acts as nobody: ``none``, ``root`` (only root does), or ``all``.
+        anonuid, anongid: who nobody is.
+        permissions: which side checks them: the ``client``'s kernel, the ``server``, or ``auto``,
+            which depends on the client.
     """
 
     name: str
     mount: Mount
+    readonly: bool = False
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    squash: str = "none"
+    anonuid: int = 65534
+    anongid: int = 65534
+    permissions: str = "auto"
 
 
 class Exports:

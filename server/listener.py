@@ -18,7 +18,7 @@ from .connection import Buffers, Connection
 from .exports import Export, Exports
 from .fids import Client
 from .heap import Heap
-from .identity import Peer
+from .identity import Peer, peer_of
 from .pager import Pager
 from .session import Session
 from .spin import Spin
@@ -105,23 +105,25 @@ class Server:
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        sock = None
         try:
-            sock, peer = listening.accept()
+            sock, _ = listening.accept()
+            peer = peer_of(sock)
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
+            if sock is not None:
+                sock.close()
+            if error.errno == errno.ENOTCONN:  # it has gone since
+                return
             log.error("accept failed", why=error.strerror, again_in_s=ACCEPT_PAUSE)
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
         sock.setblocking(False)
-        if sock.family == socket.AF_UNIX:
-            name = "unix"
-        else:
+        if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            name = str(Tcp(peer[0], peer[1])).removeprefix("tcp://")
         self._empty.clear()
-        peer = Peer(name)
         make_session = partial(self._make_session, peer)
         self._connections.add(
             Connection(sock, peer.name, self._buffers, self._spin, make_session, self._gone)

@@ -83,7 +83,7 @@ class Stream:
 
 def client_of(mount: Mount, lock_wait: float) -> Client:
     """The state of a client of this one export."""
-    return Client(Exports([Export("", mount)]), Identity("peer"), lock_wait)
+    return Client(Exports([Export("", mount)]), Identity("peer", 0, True, None), lock_wait)
 
 
 class Peer:
