@@ -67,8 +67,8 @@ clean:
 
 # The compiled build; an empty directory where no C compiler or no Python.h is.
 build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/python
-	@rm -rf $@ $@.new && mkdir -p build
-	@if command -v $(CC) >/dev/null && test -e "$$($(BIN)/python -c \
+	@rm -rf $@ $@.new && mkdir -p build; \
+	if command -v $(CC) >/dev/null && test -e "$$($(BIN)/python -c \
 	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
 	  echo "compiling, which takes a minute" && { $(MAKE) --silent .venv/compile && \
 	  CC=$(CC) TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new; \

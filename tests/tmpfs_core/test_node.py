@@ -199,7 +199,7 @@ def test_a_file_that_goes_is_told_of_once_with_its_pages_at_rest(mount: Mount) -
     node = make_file(mount)
     put(node, bytes(3 * FRAME))
     mount.on_freed = told.append
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     assert told == [1 + 1]  # one page holds the three frames
 
 
