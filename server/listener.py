@@ -11,17 +11,13 @@ from functools import partial
 
 import structlog
 
-from tmpfs_core.mount import Mount
-
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection
-from .exports import Export, Exports
 from .fids import Client
-from .heap import Heap
 from .identity import Peer, peer_of
-from .pager import Pager
 from .session import Session
 from .spin import Spin
+from .store import Store
 
 log = structlog.get_logger()
 
@@ -30,7 +26,7 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.5
 #: Seconds that a blocking lock request waits before the client is told to ask again.
 LOCK_WAIT = 60.0
-#: Seconds that stopping waits for clients to take the replies that are under way.
+#: Seconds that stopping waits for requests that have come in to be answered, and the answers taken.
 GRACE = 5.0
 
 
@@ -39,23 +35,23 @@ class ListenError(Exception):
 
 
 class Server:
-    """Serves one mount on any number of addresses.
+    """Serves exports on any number of addresses.
 
     Args:
-        mount: what is served.
+        store: what is served.
         msize: the largest message offered, in bytes.
     """
 
-    def __init__(self, mount: Mount, msize: int) -> None:
-        self._exports = Exports([Export("", mount)])
-        self._pager = Pager(mount.memory)
-        self._heap = Heap(mount)
+    def __init__(self, store: Store, msize: int) -> None:
+        self._store = store
         self._msize = msize
         self._buffers = Buffers()
         self._spin = Spin(asyncio.get_running_loop().call_soon)
         self._listening: list[socket.socket] = []
         #: The unix sockets that are ours, by path: (device, inode).
         self._paths: dict[str, tuple[int, int]] = {}
+        #: By listening socket, who was accepted when nothing was left to ask who he is.
+        self._strangers: dict[socket.socket, socket.socket] = {}
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
 
@@ -79,15 +75,22 @@ class Server:
         return address
 
     async def stop(self) -> None:
-        """Accept nobody any more, send what is answered, and end all connections."""
+        """Accept nobody any more, answer what has come in, and end all connections.
+
+        Locks that are waited for are not.  All that takes at most ``GRACE`` seconds.
+        """
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
+        for sock in self._strangers.values():
+            sock.close()
         self._listening.clear()
+        self._strangers.clear()
         for path, identity in self._paths.items():
             with suppress(FileNotFoundError):
                 if _identity(path) == identity:  # another server may have come to have it
                     os.unlink(path)
+        await asyncio.sleep(0)  # requests that will wait begin to
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
@@ -96,27 +99,31 @@ class Server:
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.close("server stops")
-        await self._pager.close()
-        self._heap.close()
+        await self._store.close()
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+        if sock in self._strangers:
+            self._accept(sock)
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        sock = None
+        sock = self._strangers.pop(listening, None)
         try:
-            sock, _ = listening.accept()
+            if sock is None:
+                sock, _ = listening.accept()
             peer = peer_of(sock)
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            if sock is not None:
+        except (OSError, MemoryError) as error:
+            code = error.errno if isinstance(error, OSError) else errno.ENOMEM
+            if code == errno.ENOTCONN and sock is not None:  # it has gone since
                 sock.close()
-            if error.errno == errno.ENOTCONN:  # it has gone since
                 return
-            log.error("accept failed", why=error.strerror, again_in_s=ACCEPT_PAUSE)
+            if sock is not None:
+                self._strangers[listening] = sock
+            elif code in {errno.EAGAIN, errno.ECONNABORTED}:
+                return
+            log.error("accept failed", why=os.strerror(code or 0), again_in_s=ACCEPT_PAUSE)
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
@@ -130,10 +137,10 @@ class Server:
         )
 
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
-        client = Client(self._exports, peer, LOCK_WAIT)
-        pager = self._pager
+        store = self._store
+        client = Client(store.exports, peer, LOCK_WAIT)
         spawn = asyncio.get_running_loop().create_task
-        return Session(client, self._msize, spawn, pager.provide_now, pager.provide, ready)
+        return Session(client, self._msize, spawn, store.provide_now, store.provide, ready)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
