@@ -5,16 +5,17 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 
 import structlog
 
-from .config import Address, Tcp, Unix
+from .config import Address, Network, Tcp, Unix
 from .connection import Buffers, Connection
 from .fids import Client
-from .identity import Peer, peer_of
+from .identity import Peer, address_of, peer_of
 from .session import Session
 from .spin import Spin
 from .store import Store
@@ -26,6 +27,8 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.5
 #: Seconds that a blocking lock request waits before the client is told to ask again.
 LOCK_WAIT = 60.0
+#: Seconds in which clients that are not let in are counted rather than logged.
+REFUSALS_PAUSE = 10.0
 #: Seconds that stopping waits for requests that have come in to be answered, and the answers taken.
 GRACE = 5.0
 
@@ -40,11 +43,14 @@ class Server:
     Args:
         store: what is served.
         msize: the largest message offered, in bytes.
+        allow: the networks whose clients may connect; those of this machine always may.
     """
 
-    def __init__(self, store: Store, msize: int) -> None:
+    def __init__(self, store: Store, msize: int, allow: Collection[Network] = ()) -> None:
         self._store = store
         self._msize = msize
+        self._allow = allow
+        self._refusals = Refusals()
         self._buffers = Buffers()
         self._spin = Spin(asyncio.get_running_loop().call_soon)
         self._listening: list[socket.socket] = []
@@ -59,7 +65,7 @@ class Server:
         """Accept clients at ``address`` from now on; the address with the port it really has.
 
         Raises:
-            ListenError: it can not be bound.
+            ListenError: it can not be bound, or anybody could come in there.
         """
         try:
             sock = _bound_tcp(address) if isinstance(address, Tcp) else _bound_unix(address)
@@ -67,6 +73,11 @@ class Server:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
+        if not self._allow and _is_exposed(sock):
+            sock.close()
+            raise ListenError(
+                f"{address}: others than this machine could connect; say who may: add --allow CIDR"
+            )
         self._listening.append(sock)
         self._resume_accepting(sock)
         if isinstance(address, Tcp):
@@ -127,6 +138,10 @@ class Server:
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
+        if peer.address is not None and not any(peer.address in net for net in self._allow):
+            self._refusals.log(peer.name, "not in --allow")
+            sock.close()
+            return
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -148,6 +163,30 @@ class Server:
             self._empty.set()
 
 
+class Refusals:
+    """The log of clients that are not let in: a line for the first, and then for many at a time."""
+
+    def __init__(self) -> None:
+        self._more = 0
+        self._quiet_until = 0.0
+
+    def log(self, peer: str, why: str) -> None:
+        now = time.monotonic()
+        if now < self._quiet_until:
+            self._more += 1
+            return
+        log.warning("client refused", peer=peer, why=why, more_since_the_last=self._more)
+        self._more = 0
+        self._quiet_until = now + REFUSALS_PAUSE
+
+
+def _is_exposed(sock: socket.socket) -> bool:
+    """Whether a listening socket can be reached from other machines."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    return not address_of(sock.getsockname()).is_loopback
+
+
 def _bound_tcp(address: Tcp) -> socket.socket:
     family, kind, protocol, _, name = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM
@@ -158,8 +197,11 @@ def _bound_tcp(address: Tcp) -> socket.socket:
 
 
 def _bound_unix(address: Unix) -> socket.socket:
+    """Every user may connect, for the kernel tells who he is."""
     _remove_stale(address.path)
-    return _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address.path)
+    sock = _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address.path)
+    os.chmod(address.path, 0o666)  # noqa: S103 as on TCP
+    return sock
 
 
 def _listening(sock: socket.socket, name: object) -> socket.socket:
