@@ -102,8 +102,16 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     memory = _memory(config)
-    mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory)
-    server = Server(mount, config.msize)
+    mount = Mount(
+        config.size,
+        config.nr_inodes,
+        config.mode,
+        config.uid,
+        config.gid,
+        memory,
+        config.limits.max_depth,
+    )
+    server = Server(mount, config.msize, config.limits)
     try:
         for address in config.listen:
             bound = server.listen(address)

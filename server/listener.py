@@ -5,6 +5,8 @@ import errno
 import os
 import socket
 import stat
+import struct
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,14 +16,17 @@ import structlog
 from tmpfs_core.mount import Mount
 
 from .config import Address, Tcp, Unix
-from .connection import Buffers, Connection
+from .connection import Buffers, Connection, Replies
 from .exports import Export, Exports
 from .fids import Client
 from .heap import Heap
 from .identity import Peer
+from .limits import Limits
 from .pager import Pager
+from .room import Room
 from .session import Session
 from .spin import Spin
+from .watch import Watch
 
 log = structlog.get_logger()
 
@@ -44,19 +49,28 @@ class Server:
     Args:
         mount: what is served.
         msize: the largest message offered, in bytes.
+        limits: what clients may hold.
     """
 
-    def __init__(self, mount: Mount, msize: int) -> None:
+    def __init__(self, mount: Mount, msize: int, limits: Limits) -> None:
+        loop = asyncio.get_running_loop()
         self._exports = Exports([Export("", mount)])
         self._pager = Pager(mount.memory)
         self._heap = Heap(mount)
         self._msize = msize
-        self._buffers = Buffers()
-        self._spin = Spin(asyncio.get_running_loop().call_soon)
+        self._limits = limits
+        self._state = Room(limits.state_bytes, loop.call_soon)
+        self._requests = Room(limits.request_bytes, loop.call_soon)
+        self._buffers = Buffers(self._requests)
+        self._replies = Replies(limits.reply_bytes)
+        self._spin = Spin(loop.call_soon)
         self._listening: list[socket.socket] = []
         #: The unix sockets that are ours, by path: (device, inode).
         self._paths: dict[str, tuple[int, int]] = {}
         self._connections: set[Connection] = set()
+        self._watch = Watch(self._connections, loop.call_later)
+        self._per_peer: Counter[object] = Counter()
+        self._refused: set[object] = set()  # the peers of whom that was logged
         self._empty = asyncio.Event()
 
     def listen(self, address: Address) -> Address:
@@ -114,6 +128,10 @@ class Server:
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
+        who = _who(sock, peer)
+        if not self._admits(who):
+            sock.close()
+            return
         sock.setblocking(False)
         if sock.family == socket.AF_UNIX:
             name = "unix"
@@ -123,20 +141,60 @@ class Server:
         self._empty.clear()
         peer = Peer(name)
         make_session = partial(self._make_session, peer)
+        self._per_peer[who] += 1
         self._connections.add(
-            Connection(sock, peer.name, self._buffers, self._spin, make_session, self._gone)
+            Connection(
+                sock,
+                peer.name,
+                self._limits,
+                self._buffers,
+                self._replies,
+                self._spin,
+                self._watch,
+                make_session,
+                partial(self._gone, who),
+            )
         )
 
+    def _admits(self, who: object) -> bool:
+        """Whether one more connection of this peer is within the limits; else it is logged once,
+        until one has gone.
+        """
+        if len(self._connections) >= self._limits.max_connections:
+            who, limit = "all", self._limits.max_connections
+        elif self._per_peer[who] >= self._limits.max_connections_per_peer:
+            limit = self._limits.max_connections_per_peer
+        else:
+            return True
+        if who not in self._refused:
+            self._refused.add(who)
+            log.warning("too many connections, no more are taken", of=str(who), limit=limit)
+        return False
+
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
-        client = Client(self._exports, peer, LOCK_WAIT)
+        client = Client(self._exports, peer, LOCK_WAIT, self._limits, self._state)
         pager = self._pager
         spawn = asyncio.get_running_loop().create_task
-        return Session(client, self._msize, spawn, pager.provide_now, pager.provide, ready)
+        return Session(
+            client, self._msize, spawn, pager.provide_now, pager.provide, ready, self._requests
+        )
 
-    def _gone(self, connection: Connection) -> None:
+    def _gone(self, who: object, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._per_peer[who] -= 1
+        if not self._per_peer[who]:
+            del self._per_peer[who]
+        self._refused -= {who, "all"}
         if not self._connections:
             self._empty.set()
+
+
+def _who(sock: socket.socket, address: tuple[str, int]) -> object:
+    """Whose connection it is: a user's on this machine (unix(7), SO_PEERCRED), or a host's."""
+    if sock.family != socket.AF_UNIX:
+        return address[0]
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return f"uid {struct.unpack('3i', credentials)[1]}"
 
 
 def _bound_tcp(address: Tcp) -> socket.socket:

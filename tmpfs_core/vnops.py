@@ -57,8 +57,13 @@ def create(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent
 
 
 def mkdir(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent:
-    """Make a directory (mkdir(2)); errors as :func:`create`."""
+    """Make a directory (mkdir(2)); errors as :func:`create`, and:
+
+    Raises:
+        OSError: ENAMETOOLONG, there would be too many below one another.
+    """
     directory = _new_place(parent, name)
+    _require_depth(directory, 0)
     directory.mount.inodes.take(1)
     mode = mode & 0o7777 | directory.mode & stat.S_ISGID
     node = DirNode(directory.mount, mode, cred.uid, _inherited_gid(directory, gid))
@@ -174,7 +179,8 @@ def rename(entry: Dirent, parent: Node, name: bytes) -> None:
 
     Raises:
         OSError: ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into its own subtree, or a
-            name that can not be).
+            name that can not be), ENAMETOOLONG (the same, or too many directories below one
+            another).
     """
     old_parent = _parent_of(entry)
     directory = _directory(parent)
@@ -184,6 +190,8 @@ def rename(entry: Dirent, parent: Node, name: bytes) -> None:
     node = entry.node
     if isinstance(node, DirNode) and _is_inside(directory, node):
         refuse(errno.EINVAL)
+    if isinstance(node, DirNode) and directory is not old_parent:
+        _require_depth(directory, node.height)
     target = directory.entries.find(name)
     if target is not None:
         if target.node is node:
@@ -401,6 +409,12 @@ def _parent_of(entry: Dirent) -> DirNode:
 def _require_empty(node: Node) -> None:
     if isinstance(node, DirNode) and len(node.entries):
         refuse(errno.ENOTEMPTY)
+
+
+def _require_depth(directory: DirNode, height: int) -> None:
+    """Refuse to put a directory of this height here if that would be too deep: ENAMETOOLONG."""
+    if directory.depth() + 1 + height > directory.mount.max_depth:
+        refuse(errno.ENAMETOOLONG)
 
 
 def _unlinked(node: Node) -> None:

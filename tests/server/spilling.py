@@ -10,6 +10,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from server.config import Unix
+from server.limits import Limits
 from server.listener import Server
 from server.wire import constants as c
 from server.wire import messages as m
@@ -19,7 +20,7 @@ from tmpfs_core.frames import BLOCK
 from tmpfs_core.node import FileNode
 from tmpfs_core.swap import Transfer
 
-from .peer import GUARD, ROOT, SocketPeer
+from .peer import DEFAULT, GUARD, ROOT, SocketPeer
 
 MSIZE = 1 << 20
 STATFS = m.Tstatfs(ROOT)
@@ -96,13 +97,13 @@ class Spilling:
 
 @asynccontextmanager
 async def spilling(
-    tmp_path: Path, ram: int, *swap: int, size: int = 8192
+    tmp_path: Path, ram: int, *swap: int, size: int = 8192, limits: Limits = DEFAULT
 ) -> AsyncIterator[Spilling]:
     """A server; when its clients have left, it holds what has a name and nothing else."""
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     spill = Spill(ram, swap, size)
-    server = Server(spill.mount, MSIZE)
+    server = Server(spill.mount, MSIZE, limits)
     with capture_logs() as logs:
         world = Spilling(spill, server, str(tmp_path / "t9.sock"), logs)
         yield world

@@ -17,6 +17,7 @@ from server.config import (
     load,
     size,
 )
+from server.limits import Limits
 from tmpfs_core.memory import reserve_for
 
 GIB = 1 << 30
@@ -51,6 +52,7 @@ def test_the_defaults() -> None:
         uid=os.getuid(),
         gid=os.getgid(),
         msize=1 << 20,
+        limits=Limits(),
         log_format="console",
         log_level="info",
     )
@@ -83,6 +85,7 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "log-format": "json",
         "log-level": "error",
         "mode": "711",
+        "client-memory": "128m",
     }.get(key, "12345")
     default = WITH_SWAP if "swap" in key or key == "ram" else {}
     others = {other: texts for other, texts in default.items() if other != key}

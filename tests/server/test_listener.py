@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from server import listener
 from server.config import Tcp, Unix
+from server.limits import Limits
 from server.listener import ListenError, Server
 from server.wire import constants as c
 from server.wire import messages as m
@@ -29,7 +30,7 @@ async def server(mount: Mount) -> AsyncIterator[Server]:
     """A server that listens nowhere yet."""
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    server = Server(mount, msize=1 << 20)
+    server = Server(mount, 1 << 20, Limits())
     yield server
     await server.stop()
     assert not failures
@@ -194,7 +195,7 @@ async def test_a_socket_that_another_server_has_is_left_alone(
     address = Unix(str(tmp_path / "t9.sock"))
     server.listen(address)
     with pytest.raises(ListenError, match="another server listens there"):
-        Server(mount, 8192).listen(address)
+        Server(mount, 8192, Limits()).listen(address)
     assert await is_served(address)
 
 
@@ -351,7 +352,7 @@ async def test_stopping_bears_that_its_socket_was_removed(server: Server, tmp_pa
 async def test_the_port_of_a_server_that_has_stopped_is_free_at_once(
     server: Server, mount: Mount
 ) -> None:
-    before = Server(mount, 8192)
+    before = Server(mount, 8192, Limits())
     bound = before.listen(ANY_PORT)
     peer = await (await SocketPeer.connect(bound)).begin()
     await before.stop()  # its end of the connection lingers in the kernel
@@ -365,7 +366,7 @@ async def test_stopping_leaves_the_socket_of_a_server_that_came_after(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
     path = tmp_path / "t9.sock"
-    before = Server(mount, 8192)
+    before = Server(mount, 8192, Limits())
     before.listen(Unix(str(path)))
     path.unlink()
     server.listen(Unix(str(path)))
