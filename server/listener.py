@@ -5,7 +5,6 @@ import errno
 import os
 import socket
 import stat
-import struct
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from .connection import Buffers, Connection, Replies
 from .exports import Export, Exports
 from .fids import Client
 from .heap import Heap
-from .identity import Peer
+from .identity import Peer, peer_of
 from .limits import Limits
 from .pager import Pager
 from .room import Room
@@ -69,8 +68,8 @@ class Server:
         self._paths: dict[str, tuple[int, int]] = {}
         self._connections: set[Connection] = set()
         self._watch = Watch(self._connections, loop.call_later)
-        self._per_peer: Counter[object] = Counter()
-        self._refused: set[object] = set()  # the peers of whom that was logged
+        self._per_peer: Counter[str] = Counter()
+        self._refused: set[str] = set()  # the peers of whom that was logged
         self._empty = asyncio.Event()
 
     def listen(self, address: Address) -> Address:
@@ -119,27 +118,29 @@ class Server:
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        sock = None
         try:
-            sock, peer = listening.accept()
+            sock, _ = listening.accept()
+            peer = peer_of(sock)
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
+            if sock is not None:
+                sock.close()
+            if error.errno == errno.ENOTCONN:  # it has gone since
+                return
             log.error("accept failed", why=error.strerror, again_in_s=ACCEPT_PAUSE)
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
-        who = _who(sock, peer)
+        who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
         if not self._admits(who):
             sock.close()
             return
         sock.setblocking(False)
-        if sock.family == socket.AF_UNIX:
-            name = "unix"
-        else:
+        if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            name = str(Tcp(peer[0], peer[1])).removeprefix("tcp://")
         self._empty.clear()
-        peer = Peer(name)
         make_session = partial(self._make_session, peer)
         self._per_peer[who] += 1
         self._connections.add(
@@ -156,7 +157,7 @@ class Server:
             )
         )
 
-    def _admits(self, who: object) -> bool:
+    def _admits(self, who: str) -> bool:
         """Whether one more connection of this peer is within the limits; else it is logged once,
         until one has gone.
         """
@@ -168,7 +169,7 @@ class Server:
             return True
         if who not in self._refused:
             self._refused.add(who)
-            log.warning("too many connections, no more are taken", of=str(who), limit=limit)
+            log.warning("too many connections, no more are taken", of=who, limit=limit)
         return False
 
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
@@ -179,7 +180,7 @@ class Server:
             client, self._msize, spawn, pager.provide_now, pager.provide, ready, self._requests
         )
 
-    def _gone(self, who: object, connection: Connection) -> None:
+    def _gone(self, who: str, connection: Connection) -> None:
         self._connections.discard(connection)
         self._per_peer[who] -= 1
         if not self._per_peer[who]:
@@ -187,14 +188,6 @@ class Server:
         self._refused -= {who, "all"}
         if not self._connections:
             self._empty.set()
-
-
-def _who(sock: socket.socket, address: tuple[str, int]) -> object:
-    """Whose connection it is: a user's on this machine (unix(7), SO_PEERCRED), or a host's."""
-    if sock.family != socket.AF_UNIX:
-        return address[0]
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return f"uid {struct.unpack('3i', credentials)[1]}"
 
 
 def _bound_tcp(address: Tcp) -> socket.socket:

@@ -98,7 +98,8 @@ def client_of(
 ) -> Client:
     """The state of a client of this one export."""
     exports = Exports([Export("", mount)])
-    return Client(exports, Identity("peer"), lock_wait, limits, state or room_of())
+    identity = Identity("peer", 0, True, None)
+    return Client(exports, identity, lock_wait, limits, state or room_of())
 
 
 class Peer:

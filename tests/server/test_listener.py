@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -318,6 +319,16 @@ async def test_a_client_that_went_before_it_was_accepted_is_nothing_to_tell(
     with capture_logs() as logs:
         assert await is_served(bound)
     assert {line["log_level"] for line in logs} == {"info"}
+
+
+async def test_a_client_that_went_when_it_was_accepted_is_nothing_to_tell(server: Server) -> None:
+    bound = server.listen(ANY_PORT)
+    assert isinstance(bound, Tcp)
+    with socket.create_connection((bound.host, bound.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with capture_logs() as logs:
+        assert await is_served(bound)
+    assert [line["event"] for line in logs] == ["client connected", "client gone"]
 
 
 # Stopping

@@ -204,9 +204,9 @@ async def test_a_congested_connection_goes_on_with_what_came_before(
     await reads.reached(2)
     peer.feed(b"".join(STATFS.frame(tag) for tag in range(20, 30)))
     await pump()
-    assert len(reads.calls) == 2
     reads.open()
     answered = list(await replies(peer, 23))
+    assert answered[0] in (1, 2)
     assert sorted(answered) == [1, 2, 3, *range(10, 30)]
     assert [tag for tag in answered if tag >= 10] == list(range(10, 30))
 
