@@ -23,6 +23,7 @@ PACKAGES = ("server", "tmpfs_core")
 COMPILED = [
     "tmpfs_core/access.py",
     "tmpfs_core/accounting.py",
+    "tmpfs_core/acl.py",
     "tmpfs_core/cargo.py",
     "tmpfs_core/directory.py",
     "tmpfs_core/errors.py",
@@ -31,6 +32,7 @@ COMPILED = [
     "tmpfs_core/memory.py",
     "tmpfs_core/mount.py",
     "tmpfs_core/node.py",
+    "tmpfs_core/permissions.py",
     "tmpfs_core/replacement.py",
     "tmpfs_core/vmobject.py",
     "tmpfs_core/vnode.py",

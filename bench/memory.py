@@ -96,7 +96,7 @@ class Timeline:
                     self.do(lambda offset=offset, count=count: vnops.read(node, offset, count))  # type: ignore[misc]
         phases["delete"] = time.perf_counter() - self._start
         vnops.close(node)
-        vnops.unlink(self.mount.root, b"f")
+        vnops.unlink(self.mount.root, b"f", ROOT)
         self.sample()
         return phases
 

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 #: Bytes received at once, for the smaller frames; a larger one gets a buffer of its size.
 SCRATCH: Final = 262144
 #: Most buffers in one sendmsg(2).
-IOV_MAX: Final = 1024
+IOV_MAX = 1024
 #: Bytes of replies after which a turn ends, even if other requests are here already.
 TURN_BYTES: Final = 1 << 20
 #: Bytes received at once after a large write, and while there is no room.

@@ -68,7 +68,7 @@ class XattrDraft:
         self.value += data
         return len(data)
 
-    def commit(self, node: Node) -> None:
+    def commit(self, node: Node, cred: Cred) -> None:
         """Make it the node's attribute.
 
         Size 0 removes an ACL, and also what must exist already: removexattr(2) is sent so.  Else
@@ -77,9 +77,9 @@ class XattrDraft:
         if len(self.value) != self.size:
             refuse(errno.EIO)
         if self.size or not (self.replace or self.name in xattr.ACLS):
-            xattr.setxattr(node, self.name, bytes(self.value), self.create, self.replace)
+            xattr.setxattr(node, self.name, bytes(self.value), cred, self.create, self.replace)
         elif self.replace or self.name in (node.xattrs or ()):
-            xattr.removexattr(node, self.name)
+            xattr.removexattr(node, self.name, cred)
 
 
 class Fid:
@@ -109,6 +109,11 @@ class Fid:
     def require_writable(self) -> None:
         if self.flags is None or self.flags & O_ACCMODE == O_RDONLY:
             refuse(errno.EBADF)
+
+    @property
+    def writable(self) -> bool:
+        """Whether it is open to write."""
+        return self.flags is not None and self.flags & O_ACCMODE != O_RDONLY
 
     @property
     def appends(self) -> bool:

@@ -18,11 +18,13 @@ from inspect import signature
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tmpfs_core import vnops, xattr
+from tmpfs_core.access import Cred
 from tmpfs_core.cargo import Cargo, cargo_for
 from tmpfs_core.directory import DOT, DOTDOT, NAME_MAX, Dirent
 from tmpfs_core.errors import refuse
 from tmpfs_core.locks import FOREVER, Lock, RangeLocks
-from tmpfs_core.node import DirNode, FileNode, Node, now
+from tmpfs_core.node import DirNode, FileNode, Node
+from tmpfs_core.permissions import EXECUTE, NOW, READ, WRITE, require
 
 from .fids import Client, Fid, XattrDraft, XattrValue
 from .identity import cred_of
@@ -46,6 +48,7 @@ from .wire.constants import (
     O_EXCL,
     O_RDONLY,
     O_TRUNC,
+    O_WRONLY,
     QTDIR,
     QTFILE,
     QTSYMLINK,
@@ -134,7 +137,10 @@ def walk(client: Client, tag: int, fid: int, newfid: int, wnames: list[bytes]) -
     qids: list[QidFields] = []
     for name in wnames:
         try:
-            entry = _parent(entry) if name == b".." else vnops.lookup(entry.node, name)
+            if name == b"..":
+                entry = _parent(entry, origin.cred)
+            else:
+                entry = vnops.lookup(entry.node, name, origin.cred)
         except OSError:
             if not qids:
                 raise
@@ -145,11 +151,12 @@ def walk(client: Client, tag: int, fid: int, newfid: int, wnames: list[bytes]) -
     return m.Rwalk.pack(tag, qids)
 
 
-def _parent(entry: Dirent) -> Dirent:
+def _parent(entry: Dirent, cred: Cred) -> Dirent:
     """Where ``..`` leads; it stops at the root."""
     node = entry.node
     if not isinstance(node, DirNode):
         refuse(errno.ENOTDIR)
+    require(node, cred, EXECUTE)
     if node is node.mount.root:
         return entry
     if entry.parent is None:
@@ -163,7 +170,7 @@ def clunk(client: Client, tag: int, fid: int) -> Reply:
     held = client.fids.get(fid)
     try:
         if held is not None and isinstance(held.xattr, XattrDraft):
-            held.xattr.commit(held.node)
+            held.xattr.commit(held.node, held.cred)
     finally:
         client.clunk(fid)
     return m.Rclunk.pack(tag)
@@ -175,7 +182,7 @@ def remove(client: Client, tag: int, fid: int) -> Reply:
     held = client.fids.get(fid)
     try:
         if held is not None and held.xattr is None:
-            vnops.remove(held.entry)
+            vnops.remove(held.entry, held.cred)
         else:
             refuse(errno.EBADF)
     finally:
@@ -198,7 +205,7 @@ def statfs(client: Client, tag: int, fid: int) -> Reply:
 @handles(m.Tlopen)
 def lopen(client: Client, tag: int, fid: int, flags: int) -> Reply:
     opened = client.get(fid)
-    _open(opened, flags)
+    _open(opened, flags, _wanted(flags))
     return m.Rlopen.pack(tag, qid_of(opened.node), 0)
 
 
@@ -211,17 +218,27 @@ def lcreate(
     directory = held.node
     if held.flags is not None or flags & O_DIRECTORY or flags & O_ACCMODE == O_ACCMODE:
         refuse(errno.EINVAL)
-    entry = directory.entries.find(name) if isinstance(directory, DirNode) else None
-    if entry is None or flags & O_EXCL:
+    wanted = 0
+    if flags & O_EXCL or not isinstance(directory, DirNode) or not directory.entries.find(name):
         entry = vnops.create(directory, name, mode, held.cred, gid)
+    else:
+        entry = vnops.lookup(directory, name, held.cred)
+        wanted = _wanted(flags)
     opened = Fid(entry, held.cred)
-    _open(opened, flags)
+    _open(opened, flags, wanted)
     client.enter(fid, opened)
     return m.Rlcreate.pack(tag, qid_of(opened.node), 0)
 
 
-def _open(fid: Fid, flags: int) -> None:
-    """Open the fid.
+def _wanted(flags: int) -> int:
+    """What who opens a file with these flags wants of it."""
+    access = flags & O_ACCMODE
+    wanted = READ if access == O_RDONLY else WRITE if access == O_WRONLY else READ | WRITE
+    return wanted | WRITE if flags & O_TRUNC else wanted
+
+
+def _open(fid: Fid, flags: int, wanted: int) -> None:
+    """Open the fid, to do what is ``wanted``; nothing more is checked then.
 
     Raises:
         OSError: EINVAL, it is open, or the access mode is none; EISDIR, ENOTDIR; ELOOP, a
@@ -233,13 +250,15 @@ def _open(fid: Fid, flags: int) -> None:
     if kind == stat.S_IFDIR:
         if flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC:
             refuse(errno.EISDIR)
+        require(fid.node, fid.cred, wanted)
     elif flags & O_DIRECTORY:
         refuse(errno.ENOTDIR)
     elif kind != stat.S_IFREG:
         refuse(errno.ELOOP if kind == stat.S_IFLNK else errno.ENXIO)
     else:
+        require(fid.node, fid.cred, wanted)
         if flags & O_TRUNC:
-            vnops.setattr(fid.node, fid.cred, size=0)
+            vnops.setattr(fid.node, fid.cred, size=0, writable=True)
         vnops.open(fid.node)
     fid.flags = flags
 
@@ -381,13 +400,15 @@ def readlink(client: Client, tag: int, fid: int) -> Reply:
 
 @handles(m.Tlink)
 def link(client: Client, tag: int, dfid: int, fid: int, name: bytes) -> Reply:
-    vnops.link(client.get(fid).node, client.get(dfid).node, name)
+    parent = client.get(dfid)
+    vnops.link(client.get(fid).node, parent.node, name, parent.cred)
     return m.Rlink.pack(tag)
 
 
 @handles(m.Trename)
 def rename(client: Client, tag: int, fid: int, dfid: int, name: bytes) -> Reply:
-    vnops.rename(client.get(fid).entry, client.get(dfid).node, name)
+    held = client.get(fid)
+    vnops.rename(held.entry, client.get(dfid).node, name, held.cred)
     return m.Rrename.pack(tag)
 
 
@@ -395,8 +416,9 @@ def rename(client: Client, tag: int, fid: int, dfid: int, name: bytes) -> Reply:
 def renameat(
     client: Client, tag: int, olddirfid: int, oldname: bytes, newdirfid: int, newname: bytes
 ) -> Reply:
-    entry = vnops.lookup(client.get(olddirfid).node, oldname)
-    vnops.rename(entry, client.get(newdirfid).node, newname)
+    held = client.get(olddirfid)
+    entry = vnops.lookup(held.node, oldname, held.cred)
+    vnops.rename(entry, client.get(newdirfid).node, newname, held.cred)
     return m.Rrenameat.pack(tag)
 
 
@@ -404,11 +426,11 @@ def renameat(
 def unlinkat(client: Client, tag: int, dirfid: int, name: bytes, flags: int) -> Reply:
     if flags & ~AT_REMOVEDIR:
         refuse(errno.EINVAL)
-    parent = client.get(dirfid).node
+    parent = client.get(dirfid)
     if flags:
-        vnops.rmdir(parent, name)
+        vnops.rmdir(parent.node, name, parent.cred)
     else:
-        vnops.unlink(parent, name)
+        vnops.unlink(parent.node, name, parent.cred)
     return m.Runlinkat.pack(tag)
 
 
@@ -470,16 +492,17 @@ def setattr(  # noqa: A001
         size=size if valid & SETATTR_SIZE else None,
         atime=_time(valid & SETATTR_ATIME, valid & SETATTR_ATIME_SET, atime_sec, atime_nsec),
         mtime=_time(valid & SETATTR_MTIME, valid & SETATTR_MTIME_SET, mtime_sec, mtime_nsec),
+        writable=held.writable,
     )
     return m.Rsetattr.pack(tag)
 
 
 def _time(wanted: int, given: int, sec: int, nsec: int) -> int | None:
-    """A time in ns, or None to leave it as it is."""
+    """A time in ns, NOW, or None to leave it as it is."""
     if not wanted:
         return None
     if not given:
-        return now()
+        return NOW
     if nsec >= SECOND:
         refuse(errno.EINVAL)
     return sec * SECOND + nsec
@@ -490,7 +513,10 @@ def xattrwalk(client: Client, tag: int, fid: int, newfid: int, name: bytes) -> R
     """newfid stands for the value of an attribute, or for the list of names if there is no name."""
     held = client.get(fid)
     client.require_free(newfid)
-    value = xattr.getxattr(held.node, name) if name else xattr.listxattr(held.node)
+    if name:
+        value = xattr.getxattr(held.node, name, held.cred)
+    else:
+        value = xattr.listxattr(held.node, held.cred)
     made = Fid(held.entry, held.cred)
     client.enter(newfid, made)
     try:

@@ -4,7 +4,8 @@ Rules of this file:
 
 * An operation raises ``OSError(errno)`` as its man page has it and then has changed nothing.
   All checks come first, then accounting, then the change, which can not fail.
-* Names are bytes.  Identity matters only through :mod:`.access`.
+* Names are bytes.  Identity matters only through :mod:`.permissions` and :mod:`.access`; what
+  those refuse (EACCES, EPERM, EROFS) is not repeated in each docstring here.
 * Who calls holds the nodes it passes (see :func:`.node.vref`).
 """
 
@@ -13,12 +14,15 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
+from . import acl, permissions, xattr
 from . import vnode as vm
 from .access import Cred, mode_after_write, without_privilege_bits
 from .cargo import Cargo
 from .directory import NAME_MAX, Dirent
 from .errors import refuse
+from .mount import Mount
 from .node import DirNode, FileNode, Node, SymlinkNode, now, target_frames
+from .permissions import EXECUTE, NOW, WRITE, require, require_removal
 from .vnode import Vnode
 
 PATH_MAX: Final = 4096
@@ -29,7 +33,7 @@ SIZE_MAX: Final = (1 << 63) - 1
 # Names
 
 
-def lookup(parent: Node, name: bytes) -> Dirent:
+def lookup(parent: Node, name: bytes, cred: Cred) -> Dirent:
     """The entry ``name`` of a directory.
 
     Raises:
@@ -37,6 +41,8 @@ def lookup(parent: Node, name: bytes) -> Dirent:
     """
     if not isinstance(parent, DirNode):
         refuse(errno.ENOTDIR)
+    if cred.checked:
+        require(parent, cred, EXECUTE)
     entry = parent.entries.find(name)
     if entry is None:
         _check_name(name)
@@ -50,10 +56,11 @@ def create(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent
     Raises:
         OSError: see :func:`_new_place`; ENOSPC, no inode left.
     """
-    directory = _new_place(parent, name)
-    directory.mount.inodes.take(1)
-    gid = _inherited_gid(directory, gid)
-    return _enter(directory, name, FileNode(directory.mount, mode & 0o7777, cred.uid, gid))
+    directory = _new_place(parent, name, cred)
+    mode, gid, acls = _inherited(directory, stat.S_IFREG | mode & 0o7777, cred, gid)
+    _charge(directory.mount, xattr.frames_of(acls))
+    node = FileNode(directory.mount, mode & 0o7777, cred.uid, gid)
+    return _enter(directory, Dirent(name, node), acls)
 
 
 def mkdir(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent:
@@ -62,15 +69,13 @@ def mkdir(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent:
     Raises:
         OSError: ENAMETOOLONG, there would be too many below one another.
     """
-    directory = _new_place(parent, name)
+    directory = _new_place(parent, name, cred)
     _require_depth(directory, 0)
-    directory.mount.inodes.take(1)
-    mode = mode & 0o7777 | directory.mode & stat.S_ISGID
-    node = DirNode(directory.mount, mode, cred.uid, _inherited_gid(directory, gid))
+    mode, gid, acls = _inherited(directory, stat.S_IFDIR | mode & 0o7777, cred, gid)
+    _charge(directory.mount, xattr.frames_of(acls))
+    node = DirNode(directory.mount, mode & 0o7777, cred.uid, gid)
     node.entry.name = name
-    directory.enter(node.entry)
-    node.nlink += 1
-    return node.entry
+    return _enter(directory, node.entry, acls)
 
 
 def symlink(parent: Node, name: bytes, target: bytes, cred: Cred, gid: int) -> Dirent:
@@ -85,16 +90,10 @@ def symlink(parent: Node, name: bytes, target: bytes, cred: Cred, gid: int) -> D
         refuse(errno.ENAMETOOLONG)
     if b"\0" in target:
         refuse(errno.EINVAL)
-    directory = _new_place(parent, name)
-    frames = target_frames(target)
-    directory.mount.inodes.take(1)
-    try:
-        directory.mount.blocks.take(frames)
-    except OSError:
-        directory.mount.inodes.give(1)
-        raise
-    gid = _inherited_gid(directory, gid)
-    return _enter(directory, name, SymlinkNode(directory.mount, target, cred.uid, gid))
+    directory = _new_place(parent, name, cred)
+    _, gid, _ = _inherited(directory, stat.S_IFLNK, cred, gid)
+    _charge(directory.mount, target_frames(target))
+    return _enter(directory, Dirent(name, SymlinkNode(directory.mount, target, cred.uid, gid)), {})
 
 
 def mknod(parent: Node, name: bytes, mode: int, rdev: int, cred: Cred, gid: int) -> Dirent:
@@ -108,32 +107,33 @@ def mknod(parent: Node, name: bytes, mode: int, rdev: int, cred: Cred, gid: int)
         return create(parent, name, mode, cred, gid)
     if kind not in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
         refuse(errno.EINVAL)
-    directory = _new_place(parent, name)
-    directory.mount.inodes.take(1)
+    directory = _new_place(parent, name, cred)
     if kind in (stat.S_IFIFO, stat.S_IFSOCK):
         rdev = 0
-    mode = kind | mode & 0o7777
-    gid = _inherited_gid(directory, gid)
-    return _enter(directory, name, Node(directory.mount, mode, cred.uid, gid, rdev))
+    elif kind == stat.S_IFBLK or rdev:
+        permissions.require_device(cred)
+    mode, gid, acls = _inherited(directory, kind | mode & 0o7777, cred, gid)
+    _charge(directory.mount, xattr.frames_of(acls))
+    return _enter(directory, Dirent(name, Node(directory.mount, mode, cred.uid, gid, rdev)), acls)
 
 
-def link(node: Node, parent: Node, name: bytes) -> Dirent:
+def link(node: Node, parent: Node, name: bytes, cred: Cred) -> Dirent:
     """Give ``node`` one more name (link(2)).
 
     Raises:
         OSError: EPERM, a directory; ENOENT, it has no name any more; else as :func:`create`.
     """
-    directory = _new_place(parent, name)
+    directory = _new_place(parent, name, cred)
     if node.is_dir:
         refuse(errno.EPERM)
     if not node.nlink:
         refuse(errno.ENOENT)
     directory.mount.inodes.take(1)
     node.ctime = now()
-    return _enter(directory, name, node)
+    return _enter(directory, Dirent(name, node), {})
 
 
-def unlink(parent: Node, name: bytes) -> None:
+def unlink(parent: Node, name: bytes, cred: Cred) -> None:
     """Take a name away from what is no directory (unlink(2)).
 
     Raises:
@@ -141,13 +141,14 @@ def unlink(parent: Node, name: bytes) -> None:
     """
     if name in (b".", b".."):
         refuse(errno.EISDIR)
-    entry = lookup(parent, name)
+    entry = lookup(parent, name, cred)
+    require_removal(parent, entry.node, cred)
     if entry.node.is_dir:
         refuse(errno.EISDIR)
-    remove(entry)
+    _remove(entry)
 
 
-def rmdir(parent: Node, name: bytes) -> None:
+def rmdir(parent: Node, name: bytes, cred: Cred) -> None:
     """Remove an empty directory (rmdir(2)).
 
     Raises:
@@ -156,25 +157,24 @@ def rmdir(parent: Node, name: bytes) -> None:
     """
     if name in (b".", b".."):
         refuse(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
-    entry = lookup(parent, name)
+    entry = lookup(parent, name, cred)
+    require_removal(parent, entry.node, cred)
     if not entry.node.is_dir:
         refuse(errno.ENOTDIR)
-    remove(entry)
+    _remove(entry)
 
 
-def remove(entry: Dirent) -> None:
+def remove(entry: Dirent, cred: Cred) -> None:
     """Take this name away, whatever it names (9P's remove).
 
     Raises:
         OSError: ENOENT, it is gone already; EBUSY, the root; ENOTEMPTY.
     """
-    parent = _parent_of(entry)
-    _require_empty(entry.node)
-    parent.leave(entry)
-    _unlinked(entry.node)
+    require_removal(_parent_of(entry), entry.node, cred)
+    _remove(entry)
 
 
-def rename(entry: Dirent, parent: Node, name: bytes) -> None:
+def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     """Move ``entry`` to ``name`` in ``parent``, replacing what has that name (rename(2)).
 
     Raises:
@@ -184,6 +184,7 @@ def rename(entry: Dirent, parent: Node, name: bytes) -> None:
     """
     old_parent = _parent_of(entry)
     directory = _directory(parent)
+    require(directory, cred, EXECUTE)
     if name in (b".", b".."):
         refuse(errno.EBUSY)
     _check_name(name)
@@ -193,16 +194,21 @@ def rename(entry: Dirent, parent: Node, name: bytes) -> None:
     if isinstance(node, DirNode) and directory is not old_parent:
         _require_depth(directory, node.height)
     target = directory.entries.find(name)
-    if target is not None:
-        if target.node is node:
-            return  # rename(2): two names of one file, or the same name; nothing happens
+    if target is not None and target.node is node:
+        return  # rename(2): two names of one file, or the same name; nothing happens
+    require_removal(old_parent, node, cred)
+    if target is None:
+        require(directory, cred, WRITE | EXECUTE)
+    else:
+        require_removal(directory, target.node, cred)
         if node.is_dir and not target.node.is_dir:
             refuse(errno.ENOTDIR)
         if target.node.is_dir and not node.is_dir:
             refuse(errno.EISDIR)
-        _require_empty(target.node)
-        directory.leave(target)
-        _unlinked(target.node)
+    if node.is_dir and directory is not old_parent:
+        require(node, cred, WRITE)  # its ".." changes
+    if target is not None:
+        _remove(target)
     old_parent.leave(entry)
     entry.name = name
     directory.enter(entry)
@@ -239,7 +245,8 @@ def readlink(node: Node) -> bytes:
 
 
 def open(node: Node) -> Vnode:  # noqa: A001 the field's name for it
-    """The vnode of a regular file, to read and write it, until :func:`close`.
+    """The vnode of a regular file, to read and write it, until :func:`close`; who may do that is
+    checked before, and no more once it is open.
 
     Raises:
         OSError: EISDIR, EINVAL (no regular file).
@@ -297,7 +304,7 @@ def write(
     if not done:
         refuse(errno.ENOSPC)
     file.size = max(file.size, offset + done)
-    file.mode = mode_after_write(file.mode, cred)
+    file.mode = mode_after_write(file.mode, file.gid, cred)
     file.modified()
     return done
 
@@ -315,35 +322,58 @@ def setattr(  # noqa: A001 the field's name for it
     size: int | None = None,
     atime: int | None = None,
     mtime: int | None = None,
+    writable: bool = False,
 ) -> None:
     """Change attributes, all or none: what chmod, chown, truncate and utimensat(2) do.
 
+    A time may be ``NOW``.  ``writable``: the caller has the file open for writing, so that he may
+    change its size in any case (ftruncate(2)).
+
     Raises:
         NotResident: the block where it is cut is in swap.
-        OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG.
+        OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG; of the mode: EINVAL, the
+            node has an ACL that is none.
     """
-    if size is not None:
-        file = _file(node)
+    file = None if size is None else _file(node)
+    if cred.checked or cred.readonly:
+        permissions.require_attributes(
+            node,
+            cred,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            size=size,
+            atime=atime,
+            mtime=mtime,
+            writable=writable,
+        )
+    xattrs = node.xattrs
+    if mode is not None and xattrs is not None and acl.ACCESS in xattrs:
+        xattrs = {**xattrs, acl.ACCESS: acl.with_mode(xattrs[acl.ACCESS], mode)}
+    if file is not None and size is not None:
         if size > SIZE_MAX:
             refuse(errno.EFBIG)
         if size < node.size:
             vm.truncate(file.uobj, file.vnode, size)
         node.size = size
-        node.mode = mode_after_write(node.mode, cred)
+        node.mode = mode_after_write(node.mode, node.gid, cred)
         node.modified()
+    if (uid is not None or gid is not None) and not node.is_dir:
+        node.mode = without_privilege_bits(node.mode, node.gid, cred)
     if uid is not None:
         node.uid = uid
     if gid is not None:
         node.gid = gid
-    if (uid is not None or gid is not None) and not node.is_dir:
-        node.mode = without_privilege_bits(node.mode)
     if mode is not None:
+        if cred.checked and not cred.in_group(node.gid):
+            mode &= ~stat.S_ISGID
         node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
-    if atime is not None:
-        node.atime = atime
-    if mtime is not None:
-        node.mtime = mtime
+        node.xattrs = xattrs
     node.ctime = now()
+    if atime is not None:
+        node.atime = node.ctime if atime == NOW else atime
+    if mtime is not None:
+        node.mtime = node.ctime if mtime == NOW else mtime
 
 
 # What the operations share
@@ -372,7 +402,7 @@ def _check_name(name: bytes) -> None:
         refuse(errno.EINVAL)
 
 
-def _new_place(parent: Node, name: bytes) -> DirNode:
+def _new_place(parent: Node, name: bytes, cred: Cred) -> DirNode:
     """The directory in which ``name`` is free and may be made.
 
     Raises:
@@ -380,20 +410,60 @@ def _new_place(parent: Node, name: bytes) -> DirNode:
             a ``/`` or NUL; EEXIST.
     """
     directory = _directory(parent)
+    require(directory, cred, EXECUTE)
     _check_name(name)
     if name in (b".", b"..") or directory.entries.find(name) is not None:
         refuse(errno.EEXIST)
+    require(directory, cred, WRITE | EXECUTE)
     return directory
 
 
-def _inherited_gid(directory: DirNode, gid: int) -> int:
-    """The group of a new file: the directory's where that is set-group-id (inode(7))."""
-    return directory.gid if directory.mode & stat.S_ISGID else gid
+def _inherited(
+    directory: DirNode, mode: int, cred: Cred, gid: int
+) -> tuple[int, int, dict[bytes, bytes]]:
+    """The mode, the group and the ACLs of a new file there that asks for these.
+
+    A set-group-id directory gives its group (inode(7)).  Who is checked gets no group that he is
+    not in otherwise, no set-group-id file of it, and what a default ACL says; for all others the
+    clients' kernels see to that.
+
+    Raises:
+        OSError: EINVAL, the directory's default ACL is none.
+    """
+    if directory.mode & stat.S_ISGID:
+        gid = directory.gid
+        if stat.S_ISDIR(mode):
+            mode |= stat.S_ISGID
+        elif cred.checked and mode & stat.S_IXGRP and not cred.in_group(gid):
+            mode &= ~stat.S_ISGID
+    elif cred.checked and not cred.in_group(gid):
+        gid = cred.gid
+    default = (directory.xattrs or {}).get(acl.DEFAULT) if cred.checked else None
+    if default is None or stat.S_ISLNK(mode):
+        return mode, gid, {}
+    mode, access = acl.inherited(default, mode)
+    acls = {} if access is None else {acl.ACCESS: access}
+    if stat.S_ISDIR(mode):
+        acls[acl.DEFAULT] = default
+    return mode, gid, acls
 
 
-def _enter(directory: DirNode, name: bytes, node: Node) -> Dirent:
-    """Give ``node`` the name, which is free."""
-    entry = Dirent(name, node)
+def _charge(mount: Mount, frames: int) -> None:
+    """Charge a node, and what it takes besides, or nothing of both (ENOSPC)."""
+    mount.inodes.take(1)
+    try:
+        mount.blocks.take(frames)
+    except OSError:
+        mount.inodes.give(1)
+        raise
+
+
+def _enter(directory: DirNode, entry: Dirent, acls: dict[bytes, bytes]) -> Dirent:
+    """Make ``entry``, whose name is free, one of the directory; a new node gets the ACLs."""
+    node = entry.node
+    if acls:
+        node.xattrs = acls
+        node.xattr_frames = xattr.frames_of(acls)
     directory.enter(entry)
     node.nlink += 1
     return entry
@@ -406,19 +476,16 @@ def _parent_of(entry: Dirent) -> DirNode:
     return entry.parent
 
 
-def _require_empty(node: Node) -> None:
+def _remove(entry: Dirent) -> None:
+    """Take this name away; with the last one its node goes, or waits for its last holder.
+
+    Raises:
+        OSError: ENOTEMPTY.
+    """
+    parent, node = _parent_of(entry), entry.node
     if isinstance(node, DirNode) and len(node.entries):
         refuse(errno.ENOTEMPTY)
-
-
-def _require_depth(directory: DirNode, height: int) -> None:
-    """Refuse to put a directory of this height here if that would be too deep: ENAMETOOLONG."""
-    if directory.depth() + 1 + height > directory.mount.max_depth:
-        refuse(errno.ENAMETOOLONG)
-
-
-def _unlinked(node: Node) -> None:
-    """``node`` lost a name; with the last one it goes, or waits for its last holder."""
+    parent.leave(entry)
     node.ctime = now()
     if node.is_dir:
         node.nlink = 0
@@ -432,6 +499,12 @@ def _unlinked(node: Node) -> None:
         node.mount.orphans[node.ino] = node
     else:
         node.free()
+
+
+def _require_depth(directory: DirNode, height: int) -> None:
+    """Refuse to put a directory of this height here if that would be too deep: ENAMETOOLONG."""
+    if directory.depth() + 1 + height > directory.mount.max_depth:
+        refuse(errno.ENAMETOOLONG)
 
 
 def _is_inside(directory: DirNode, ancestor: DirNode) -> bool:

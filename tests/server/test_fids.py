@@ -88,7 +88,7 @@ def test_a_fid_entered_again_for_the_same_orphan_keeps_it(
     client: Client, mount: Mount, file: Dirent
 ) -> None:
     client.enter(7, Fid(file, ROOT))
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     client.enter(7, Fid(file, ROOT))
     assert is_held(file)
     mount.check()
@@ -99,7 +99,7 @@ def test_clunking_the_last_fid_of_an_orphan_frees_it(
 ) -> None:
     client.enter(7, Fid(file, ROOT))
     client.enter(8, Fid(file, ROOT))
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     client.clunk(7)
     assert mount.statfs().bfree < mount.statfs().blocks
     client.clunk(8)
@@ -188,8 +188,8 @@ def test_a_draft_takes_its_bytes_in_order_and_commits_them(file: Dirent) -> None
     it = draft(6)
     assert it.write(0, memoryview(b"abcd")) == 4
     assert it.write(4, memoryview(b"ef")) == 2
-    it.commit(file.node)
-    assert xattr.getxattr(file.node, b"user.a") == b"abcdef"
+    it.commit(file.node, ROOT)
+    assert xattr.getxattr(file.node, b"user.a", ROOT) == b"abcdef"
 
 
 @pytest.mark.parametrize("offset", [1, 3, (1 << 64) - 1])
@@ -212,5 +212,5 @@ def test_an_unfinished_draft_is_not_committed(file: Dirent) -> None:
     it = draft(3)
     it.write(0, memoryview(b"ab"))
     with raises_errno(errno.EIO):
-        it.commit(file.node)
+        it.commit(file.node, ROOT)
     assert file.node.xattrs is None

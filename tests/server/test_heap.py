@@ -34,7 +34,7 @@ def create(mount: Mount, count: int) -> None:
 
 def delete(mount: Mount, count: int) -> None:
     for entry in list(vnops.readdir(mount.root, 0))[:count]:
-        vnops.remove(entry)
+        vnops.remove(entry, ROOT)
 
 
 async def look() -> None:
@@ -87,7 +87,7 @@ async def test_the_pages_of_a_large_file_count(mount: Mount, trims: list[int]) -
     for block in range(MANY):
         vnops.write(node, block * BLOCK, memoryview(b"x"), ROOT)
     vnops.close(node)
-    vnops.unlink(mount.root, b"large")
+    vnops.unlink(mount.root, b"large", ROOT)
     await look()
     assert trims == [0]
 

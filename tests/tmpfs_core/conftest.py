@@ -39,7 +39,7 @@ def world(mount: Mount) -> World:
         mount=mount,
         root=root,
         file=file,
-        other=vnops.link(file.node, root, b"other"),
+        other=vnops.link(file.node, root, b"other", ROOT),
         empty=vnops.mkdir(root, b"empty", 0o755, ROOT, 0),
         full=full,
         inner=vnops.create(full.node, b"inner", 0o644, ROOT, 0),
@@ -50,7 +50,7 @@ def world(mount: Mount) -> World:
     )
     for entry in (world.gone, world.gone_dir):
         vref(entry.node)
-        vnops.remove(entry)
+        vnops.remove(entry, ROOT)
     return world
 
 

@@ -275,7 +275,7 @@ class Spill:
         """Delete all files; they must leave nothing."""
         for entry in list(self.mount.root.entries.after(0)):
             node = entry.node
-            vnops.remove(entry)
+            vnops.remove(entry, ROOT)
             if isinstance(node, FileNode) and node.refs:
                 self.close(node)
             self.check()

@@ -184,6 +184,6 @@ MAKERS: dict[str, Make] = {
     "socket": lambda parent, name: vnops.mknod(parent, name, stat.S_IFSOCK | 0o644, 0, ROOT, 0),
     "device": lambda parent, name: vnops.mknod(parent, name, stat.S_IFCHR | 0o644, 259, ROOT, 0),
     "link": lambda parent, name: vnops.link(
-        vnops.lookup(parent.mount.root, b"file").node, parent, name
+        vnops.lookup(parent.mount.root, b"file", ROOT).node, parent, name, ROOT
     ),
 }

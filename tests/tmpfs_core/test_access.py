@@ -19,14 +19,28 @@ from tmpfs_core.access import ROOT, Cred, mode_after_write, without_privilege_bi
     ],
 )
 def test_privilege_bits_go_and_all_others_stay(before: int, after: int) -> None:
-    assert without_privilege_bits(before) == after
-    assert mode_after_write(before, Cred(1000)) == after
+    assert without_privilege_bits(before, 0, Cred(1000)) == after
+    assert mode_after_write(before, 0, Cred(1000)) == after
 
 
 def test_root_writes_without_losing_the_privilege_bits() -> None:
-    assert mode_after_write(0o106755, ROOT) == 0o106755
+    assert mode_after_write(0o106755, 0, ROOT) == 0o106755
 
 
 def test_root_is_user_0_whatever_object_says_so() -> None:
     assert Cred(0) == ROOT
-    assert mode_after_write(0o106755, Cred(0)) == 0o106755
+    assert mode_after_write(0o106755, 0, Cred(0)) == 0o106755
+
+
+@pytest.mark.parametrize(
+    ("cred", "after"),
+    [
+        (Cred(1000, gid=5, checked=True), 0o2644),
+        (Cred(1000, gid=6, groups=frozenset({5}), checked=True), 0o2644),
+        (Cred(0, checked=True), 0o2644),
+        (Cred(1000, gid=6, checked=True), 0o0644),
+        (Cred(1000, gid=6), 0o2644),  # his groups are known to the client's kernel only
+    ],
+)
+def test_who_is_checked_keeps_set_group_id_only_in_the_group(cred: Cred, after: int) -> None:
+    assert without_privilege_bits(0o6644, 5, cred) == after

@@ -225,7 +225,7 @@ def test_page_out_is_tried_again_when_something_was_freed(how: str) -> None:
     if how == "truncate":
         spill.truncate(other, 0)
     elif how == "unlink":
-        vnops.unlink(spill.mount.root, b"file")
+        vnops.unlink(spill.mount.root, b"file", ROOT)
         spill.close(node)
     elif how == "overwrite":
         spill.bring_in([(node.uobj, 0)])

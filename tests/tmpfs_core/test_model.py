@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tmpfs_core import vnops, xattr
-from tmpfs_core.access import Cred
+from tmpfs_core.access import ROOT, Cred
 from tmpfs_core.directory import Dirent
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.mount import Mount
@@ -206,7 +206,7 @@ class TmpfsMachine(RuleBasedStateMachine):
         parent, parent_node = self.directory(where)
         results = self.compare(
             lambda: self.model.link(inode, parent, name),
-            lambda: vnops.link(node, parent_node, name),
+            lambda: vnops.link(node, parent_node, name, ROOT),
         )
         if results is not None:
             self.entries.append(results)
@@ -215,24 +215,26 @@ class TmpfsMachine(RuleBasedStateMachine):
     def lookup(self, where: int, name: bytes) -> None:
         parent, node = self.directory(where)
         results = self.compare(
-            lambda: self.model.lookup(parent, name), lambda: vnops.lookup(node, name)
+            lambda: self.model.lookup(parent, name), lambda: vnops.lookup(node, name, ROOT)
         )
         assert results is None or results in self.entries
 
     @rule(where=picks, other=file_names, directories=st.sampled_from([False] * 3 + [True]))
     def unlink(self, where: int, other: bytes, directories: bool) -> None:
         parent, node, name = self.place(where, other, directories)
-        self.compare(lambda: self.model.unlink(parent, name), lambda: vnops.unlink(node, name))
+        self.compare(
+            lambda: self.model.unlink(parent, name), lambda: vnops.unlink(node, name, ROOT)
+        )
 
     @rule(where=picks, other=file_names, directories=st.sampled_from([True] * 3 + [False]))
     def rmdir(self, where: int, other: bytes, directories: bool) -> None:
         parent, node, name = self.place(where, other, directories)
-        self.compare(lambda: self.model.rmdir(parent, name), lambda: vnops.rmdir(node, name))
+        self.compare(lambda: self.model.rmdir(parent, name), lambda: vnops.rmdir(node, name, ROOT))
 
     @rule(what=picks)
     def remove(self, what: int) -> None:
         entry, dirent = self.any_entry(what)
-        self.compare(lambda: self.model.remove(entry), lambda: vnops.remove(dirent))
+        self.compare(lambda: self.model.remove(entry), lambda: vnops.remove(dirent, ROOT))
 
     @rule(what=picks, where=picks, name=file_names)
     def rename(self, what: int, where: int, name: bytes) -> None:
@@ -240,7 +242,7 @@ class TmpfsMachine(RuleBasedStateMachine):
         parent, node = self.directory(where)
         self.compare(
             lambda: self.model.rename(entry, parent, name),
-            lambda: vnops.rename(dirent, node, name),
+            lambda: vnops.rename(dirent, node, name, ROOT),
         )
 
     @rule(what=picks, over=picks)
@@ -252,7 +254,7 @@ class TmpfsMachine(RuleBasedStateMachine):
             parent, node = target.parent, target_dirent.parent
             self.compare(
                 lambda: self.model.rename(entry, parent, target.name),
-                lambda: vnops.rename(dirent, node, target.name),
+                lambda: vnops.rename(dirent, node, target.name, ROOT),
             )
 
     # Listings
@@ -352,7 +354,7 @@ class TmpfsMachine(RuleBasedStateMachine):
         inode, node = self.any_inode(what)
         self.compare(
             lambda: self.model.setxattr(inode, name, value, create, replace),
-            lambda: xattr.setxattr(node, name, value, create, replace),
+            lambda: xattr.setxattr(node, name, value, ROOT, create, replace),
         )
 
     @rule(what=picks, value=values)
@@ -360,14 +362,14 @@ class TmpfsMachine(RuleBasedStateMachine):
         inode, node, name = self.attribute(what, b"user.a")
         self.compare(
             lambda: self.model.setxattr(inode, name, value, False, True),
-            lambda: xattr.setxattr(node, name, value, replace=True),
+            lambda: xattr.setxattr(node, name, value, ROOT, replace=True),
         )
 
     @rule(what=picks, other=xattr_names)
     def get_xattr(self, what: int, other: bytes) -> None:
         inode, node, name = self.attribute(what, other)
         results = self.compare(
-            lambda: self.model.getxattr(inode, name), lambda: xattr.getxattr(node, name)
+            lambda: self.model.getxattr(inode, name), lambda: xattr.getxattr(node, name, ROOT)
         )
         assert results is None or results[0] == results[1]
 
@@ -375,7 +377,7 @@ class TmpfsMachine(RuleBasedStateMachine):
     def remove_xattr(self, what: int, other: bytes) -> None:
         inode, node, name = self.attribute(what, other)
         self.compare(
-            lambda: self.model.removexattr(inode, name), lambda: xattr.removexattr(node, name)
+            lambda: self.model.removexattr(inode, name), lambda: xattr.removexattr(node, name, ROOT)
         )
 
     # Holders
@@ -442,7 +444,7 @@ class TmpfsMachine(RuleBasedStateMachine):
         assert node.blocks == 8 * inode.data_frames
         if isinstance(node, FileNode):
             assert (node.vnode is not None) == ((inode, node) in self.opened)
-        assert sorted(xattr.listxattr(node).split(b"\0")[:-1]) == sorted(inode.xattrs)
+        assert sorted(xattr.listxattr(node, ROOT).split(b"\0")[:-1]) == sorted(inode.xattrs)
         if isinstance(node, DirNode):
             assert names(node) == [entry.name for entry in inode.listed()]
         for number, data in inode.frames.items():

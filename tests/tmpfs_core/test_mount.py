@@ -91,7 +91,7 @@ def test_space_is_shared_by_all_files() -> None:
     late = make_file(mount, b"late")
     with refused(errno.ENOSPC):
         put(late, b"x")
-    vnops.unlink(mount.root, b"3")
+    vnops.unlink(mount.root, b"3", ROOT)
     assert put(late, b"x") == 1
     mount.check()
 
@@ -99,12 +99,12 @@ def test_space_is_shared_by_all_files() -> None:
 def test_a_full_mount_can_always_be_emptied() -> None:
     mount = Mount(size=2 * FRAME, nr_inodes=4)
     node = make_file(mount, b"a", bytes(FRAME))
-    xattr.setxattr(node, b"user.x", b"1")
+    xattr.setxattr(node, b"user.x", b"1", ROOT)
     make_file(mount, b"b")
-    vnops.link(node, mount.root, b"c")
+    vnops.link(node, mount.root, b"c", ROOT)
     assert (mount.statfs().bfree, mount.statfs().ffree) == (0, 0)
     for name in (b"a", b"b", b"c"):
-        vnops.unlink(mount.root, name)
+        vnops.unlink(mount.root, name, ROOT)
     assert (used(mount), inodes_used(mount)) == (0, 1)
     mount.check()
 
@@ -113,13 +113,13 @@ def test_each_node_and_each_further_link_counts_as_an_inode(mount: Mount) -> Non
     counts = [inodes_used(mount)]
     node = make_file(mount, b"a")
     counts.append(inodes_used(mount))
-    vnops.link(node, mount.root, b"b")
+    vnops.link(node, mount.root, b"b", ROOT)
     counts.append(inodes_used(mount))
     make_dir(mount.root, b"d")
     counts.append(inodes_used(mount))
-    vnops.unlink(mount.root, b"a")
+    vnops.unlink(mount.root, b"a", ROOT)
     counts.append(inodes_used(mount))
-    vnops.unlink(mount.root, b"b")
+    vnops.unlink(mount.root, b"b", ROOT)
     counts.append(inodes_used(mount))
     assert counts == [1, 2, 3, 4, 3, 2]
 
@@ -140,7 +140,7 @@ def test_a_deleted_file_s_memory_goes_back_to_the_host() -> None:
     before = resident()
     written(mount, b"big", 32 * MIB)
     assert resident() - before > 30 * MIB
-    vnops.unlink(mount.root, b"big")
+    vnops.unlink(mount.root, b"big", ROOT)
     assert resident() - before < 6 * MIB
 
 
@@ -148,7 +148,7 @@ def test_a_truncated_file_s_memory_goes_back_to_the_host() -> None:
     mount = Mount(size=32 * MIB, nr_inodes=4)
     before = resident()
     written(mount, b"big", 32 * MIB)
-    vnops.setattr(vnops.lookup(mount.root, b"big").node, ROOT, size=MIB)
+    vnops.setattr(vnops.lookup(mount.root, b"big", ROOT).node, ROOT, size=MIB)
     assert resident() - before < 7 * MIB
 
 
@@ -156,7 +156,7 @@ def test_memory_that_is_used_again_is_not_taken_twice() -> None:
     mount = Mount(size=32 * MIB, nr_inodes=4)
     before = resident()
     written(mount, b"big", 32 * MIB)
-    vnops.unlink(mount.root, b"big")
+    vnops.unlink(mount.root, b"big", ROOT)
     written(mount, b"again", 32 * MIB)
     assert 30 * MIB < resident() - before < 38 * MIB
 
@@ -173,7 +173,7 @@ def test_a_mount_that_is_dropped_gives_its_memory_back() -> None:
 def test_no_file_sees_what_another_left_in_memory() -> None:
     mount = Mount(size=MIB, nr_inodes=4)
     written(mount, b"secret", MIB)
-    vnops.unlink(mount.root, b"secret")
+    vnops.unlink(mount.root, b"secret", ROOT)
     node = make_file(mount)
     for offset in range(0, MIB, FRAME):
         put(node, b"x", offset)
@@ -186,12 +186,12 @@ def test_no_file_sees_what_another_left_in_memory() -> None:
 def test_the_check_passes_on_a_tree_with_everything_in_it(mount: Mount) -> None:
     directory = make_dir(make_dir(mount.root, b"a"), b"b")
     node = make_file(mount, data=bytes(70_000))
-    vnops.link(node, directory, b"also")
-    xattr.setxattr(node, b"user.x", bytes(5000))
+    vnops.link(node, directory, b"also", ROOT)
+    xattr.setxattr(node, b"user.x", bytes(5000), ROOT)
     vnops.symlink(directory, b"s", b"t", ROOT, 0)
     held = make_file(mount, b"held", b"x")
     vref(held)
-    vnops.unlink(mount.root, b"held")
+    vnops.unlink(mount.root, b"held", ROOT)
     mount.check()
 
 

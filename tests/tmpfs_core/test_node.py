@@ -60,7 +60,7 @@ def test_no_two_nodes_share_a_number_also_after_removals(mount: Mount) -> None:
     for _ in range(100):
         node = make_file(mount, b"same")
         identities.add((node.ino, node.gen))
-        vnops.unlink(mount.root, b"same")
+        vnops.unlink(mount.root, b"same", ROOT)
     inos, gens = zip(*identities, strict=True)
     assert len(set(inos)) == len(set(gens)) == 100
     assert mount.root.ino not in inos
@@ -100,7 +100,7 @@ def test_a_version_stays_when_no_data_changes(mount: Mount) -> None:
     version = node.version
     get(node, 0, 1)
     vnops.setattr(node, ROOT, mode=0o600, uid=1, gid=1, atime=1, mtime=1)
-    vnops.link(node, mount.root, b"other")
+    vnops.link(node, mount.root, b"other", ROOT)
     assert node.version == version
 
 
@@ -109,9 +109,9 @@ def test_a_directory_s_version_grows_with_its_names(mount: Mount) -> None:
     versions = [directory.version]
     entry = vnops.create(directory, b"a", 0o644, ROOT, 0)
     versions.append(directory.version)
-    vnops.rename(entry, directory, b"b")
+    vnops.rename(entry, directory, b"b", ROOT)
     versions.append(directory.version)
-    vnops.unlink(directory, b"b")
+    vnops.unlink(directory, b"b", ROOT)
     versions.append(directory.version)
     assert versions == sorted(set(versions))
 
@@ -188,7 +188,7 @@ def test_a_read_changes_no_other_time(mount: Mount, clock: Clock) -> None:
 
 def test_a_file_without_name_and_holder_goes_at_once(mount: Mount) -> None:
     make_file(mount, data=bytes(10_000))
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     assert used(mount) == 0
     assert inodes_used(mount) == 1
 
@@ -196,7 +196,7 @@ def test_a_file_without_name_and_holder_goes_at_once(mount: Mount) -> None:
 def test_an_unlinked_file_stays_usable_while_it_is_held(mount: Mount) -> None:
     node = make_file(mount, data=b"first")
     vref(node)
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     assert (node.nlink, list(mount.orphans)) == (0, [node.ino])
     assert put(node, b" and more", 5) == 9
     vnops.setattr(node, ROOT, mode=0o600)
@@ -212,7 +212,7 @@ def test_the_last_of_several_holders_lets_a_node_go(mount: Mount) -> None:
     node = make_file(mount, data=b"x")
     vref(node)
     vref(node)
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     vrele(node)
     assert peek(node) == b"x"
     assert used(mount) == 1
@@ -224,15 +224,15 @@ def test_letting_go_of_a_node_with_a_name_frees_nothing(mount: Mount) -> None:
     node = make_file(mount, data=b"x")
     vref(node)
     vrele(node)
-    assert vnops.lookup(mount.root, b"file").node is node
+    assert vnops.lookup(mount.root, b"file", ROOT).node is node
     assert peek(node) == b"x"
 
 
 def test_a_node_held_and_with_another_name_is_no_orphan(mount: Mount) -> None:
     node = make_file(mount)
     vref(node)
-    vnops.link(node, mount.root, b"other")
-    vnops.unlink(mount.root, b"file")
+    vnops.link(node, mount.root, b"other", ROOT)
+    vnops.unlink(mount.root, b"file", ROOT)
     assert mount.orphans == {}
     vrele(node)
     assert node.nlink == 1
@@ -241,7 +241,7 @@ def test_a_node_held_and_with_another_name_is_no_orphan(mount: Mount) -> None:
 def test_a_removed_directory_that_is_held_is_empty_and_takes_no_names(mount: Mount) -> None:
     directory = make_dir(mount.root)
     vref(directory)
-    vnops.rmdir(mount.root, b"dir")
+    vnops.rmdir(mount.root, b"dir", ROOT)
     assert directory.nlink == 0
     assert list(vnops.readdir(directory, 0)) == []
     with refused(errno.ENOENT):
@@ -255,9 +255,9 @@ def test_a_replaced_file_that_is_held_keeps_its_data(mount: Mount) -> None:
     old = make_file(mount, b"old", b"old data")
     vref(old)
     make_file(mount, b"new", b"new data")
-    vnops.rename(vnops.lookup(mount.root, b"new"), mount.root, b"old")
+    vnops.rename(vnops.lookup(mount.root, b"new", ROOT), mount.root, b"old", ROOT)
     assert peek(old) == b"old data"
-    assert peek(vnops.lookup(mount.root, b"old").node) == b"new data"
+    assert peek(vnops.lookup(mount.root, b"old", ROOT).node) == b"new data"
     mount.check()
     vrele(old)
     assert used(mount) == 1

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from tmpfs_core import pageout, vnops
+from tmpfs_core.access import ROOT
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.pageout import SLICE
 
@@ -188,7 +189,7 @@ def test_a_page_that_is_freed_meanwhile_is_gone(spill: Spill, how: str, done: bo
     if how == "truncate":
         spill.truncate(node, 0)
     else:
-        vnops.unlink(spill.mount.root, b"file")
+        vnops.unlink(spill.mount.root, b"file", ROOT)
         spill.close(node)
     spill.check()
     other = spill.file(b"other", pattern(2, 2 * BLOCK))  # takes its place in memory

@@ -9,6 +9,7 @@ import os
 import pytest
 
 from tmpfs_core import vnops
+from tmpfs_core.access import ROOT
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.node import FileNode
 
@@ -75,7 +76,7 @@ def test_a_block_that_is_freed_while_it_arrives_is_gone(
     if how == "truncate":
         spill.truncate(node, 0)
     else:
-        vnops.unlink(spill.mount.root, b"file")
+        vnops.unlink(spill.mount.root, b"file", ROOT)
         spill.close(node)
     spill.check()
     spill.end_in(arrival, broken)
@@ -239,6 +240,6 @@ def test_what_is_left_of_a_lost_block_that_is_cut_is_still_lost(
 
 
 def test_a_lost_block_goes_with_its_file(spill: Spill, loss: FileNode) -> None:
-    vnops.unlink(spill.mount.root, b"file")
+    vnops.unlink(spill.mount.root, b"file", ROOT)
     spill.close(loss)
     spill.nothing_is_left()

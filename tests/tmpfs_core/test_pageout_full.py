@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tmpfs_core import vnops
+from tmpfs_core.access import ROOT
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.node import FileNode
 
@@ -101,9 +102,9 @@ def test_when_all_is_full_every_write_comes_to_an_end(full: Full, frames: int) -
 def test_when_all_was_full_deleting_makes_room(full: Full) -> None:
     spill, contents = full
     for name in (b"0", b"1", b"2"):
-        node = vnops.lookup(spill.mount.root, name).node
+        node = vnops.lookup(spill.mount.root, name, ROOT).node
         assert isinstance(node, FileNode)
-        vnops.unlink(spill.mount.root, name)
+        vnops.unlink(spill.mount.root, name, ROOT)
         spill.close(node)
         del contents[node]
     contents[spill.file(b"new", pattern(99, 2 * BLOCK))] = pattern(99, 2 * BLOCK)

@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         truth = self.file(pick)
         if truth.linked:
             truth.linked = False
-            vnops.unlink(self.spill.mount.root, truth.name)
+            vnops.unlink(self.spill.mount.root, truth.name, ROOT)
             self.forget(truth)
 
     def forget(self, truth: Truth) -> None:

@@ -39,11 +39,15 @@ TOO_LONG = b"x" * 256
 Refusal = tuple[str, int, Callable[[World], object]]
 
 REFUSALS: list[Refusal] = [
-    ("lookup in a file", errno.ENOTDIR, lambda w: vnops.lookup(w.file.node, b"x")),
-    ("lookup in a symlink", errno.ENOTDIR, lambda w: vnops.lookup(w.symlink.node, b"x")),
-    ("lookup of no entry", errno.ENOENT, lambda w: vnops.lookup(w.root, b"none")),
-    ("lookup in a removed directory", errno.ENOENT, lambda w: vnops.lookup(w.gone_dir.node, b"x")),
-    ("lookup of a long name", errno.ENAMETOOLONG, lambda w: vnops.lookup(w.root, TOO_LONG)),
+    ("lookup in a file", errno.ENOTDIR, lambda w: vnops.lookup(w.file.node, b"x", ROOT)),
+    ("lookup in a symlink", errno.ENOTDIR, lambda w: vnops.lookup(w.symlink.node, b"x", ROOT)),
+    ("lookup of no entry", errno.ENOENT, lambda w: vnops.lookup(w.root, b"none", ROOT)),
+    (
+        "lookup in a removed directory",
+        errno.ENOENT,
+        lambda w: vnops.lookup(w.gone_dir.node, b"x", ROOT),
+    ),
+    ("lookup of a long name", errno.ENAMETOOLONG, lambda w: vnops.lookup(w.root, TOO_LONG, ROOT)),
     ("symlink to nothing", errno.ENOENT, lambda w: vnops.symlink(w.root, b"x", b"", ROOT, 0)),
     (
         "symlink to a path too long",
@@ -53,67 +57,83 @@ REFUSALS: list[Refusal] = [
     ("symlink to a NUL", errno.EINVAL, lambda w: vnops.symlink(w.root, b"x", b"a\0", ROOT, 0)),
     ("mknod of a symlink", errno.EINVAL, lambda w: vnops.mknod(w.root, b"x", 0o120777, 0, ROOT, 0)),
     ("mknod of no type", errno.EINVAL, lambda w: vnops.mknod(w.root, b"x", 0o030777, 0, ROOT, 0)),
-    ("link of a directory", errno.EPERM, lambda w: vnops.link(w.empty.node, w.root, b"x")),
+    ("link of a directory", errno.EPERM, lambda w: vnops.link(w.empty.node, w.root, b"x", ROOT)),
     (
         "link of a directory to a name in use",
         errno.EEXIST,
-        lambda w: vnops.link(w.empty.node, w.root, b"file"),
+        lambda w: vnops.link(w.empty.node, w.root, b"file", ROOT),
     ),
-    ("link of an unlinked file", errno.ENOENT, lambda w: vnops.link(w.gone.node, w.root, b"x")),
-    ("link to its own name", errno.EEXIST, lambda w: vnops.link(w.file.node, w.root, b"file")),
-    ("unlink in a file", errno.ENOTDIR, lambda w: vnops.unlink(w.file.node, b"x")),
-    ("unlink of no entry", errno.ENOENT, lambda w: vnops.unlink(w.root, b"none")),
-    ("unlink of a long name", errno.ENAMETOOLONG, lambda w: vnops.unlink(w.root, TOO_LONG)),
-    ("unlink of a directory", errno.EISDIR, lambda w: vnops.unlink(w.root, b"empty")),
-    ("unlink of .", errno.EISDIR, lambda w: vnops.unlink(w.root, b".")),
-    ("unlink of ..", errno.EISDIR, lambda w: vnops.unlink(w.full.node, b"..")),
-    ("rmdir in a file", errno.ENOTDIR, lambda w: vnops.rmdir(w.file.node, b"x")),
-    ("rmdir of no entry", errno.ENOENT, lambda w: vnops.rmdir(w.root, b"none")),
-    ("rmdir of a long name", errno.ENAMETOOLONG, lambda w: vnops.rmdir(w.root, TOO_LONG)),
-    ("rmdir of a file", errno.ENOTDIR, lambda w: vnops.rmdir(w.root, b"file")),
-    ("rmdir of a symlink", errno.ENOTDIR, lambda w: vnops.rmdir(w.root, b"symlink")),
-    ("rmdir of a full one", errno.ENOTEMPTY, lambda w: vnops.rmdir(w.root, b"full")),
-    ("rmdir of .", errno.EINVAL, lambda w: vnops.rmdir(w.root, b".")),
-    ("rmdir of ..", errno.ENOTEMPTY, lambda w: vnops.rmdir(w.full.node, b"..")),
-    ("remove of what is gone", errno.ENOENT, lambda w: vnops.remove(w.gone)),
-    ("remove of a directory that is gone", errno.ENOENT, lambda w: vnops.remove(w.gone_dir)),
-    ("remove of the root", errno.EBUSY, lambda w: vnops.remove(w.root.entry)),
-    ("remove of a full one", errno.ENOTEMPTY, lambda w: vnops.remove(w.full)),
-    ("rename of what is gone", errno.ENOENT, lambda w: vnops.rename(w.gone, w.root, b"x")),
-    ("rename of the root", errno.EBUSY, lambda w: vnops.rename(w.root.entry, w.empty.node, b"x")),
-    ("rename into a file", errno.ENOTDIR, lambda w: vnops.rename(w.inner, w.file.node, b"x")),
+    (
+        "link of an unlinked file",
+        errno.ENOENT,
+        lambda w: vnops.link(w.gone.node, w.root, b"x", ROOT),
+    ),
+    (
+        "link to its own name",
+        errno.EEXIST,
+        lambda w: vnops.link(w.file.node, w.root, b"file", ROOT),
+    ),
+    ("unlink in a file", errno.ENOTDIR, lambda w: vnops.unlink(w.file.node, b"x", ROOT)),
+    ("unlink of no entry", errno.ENOENT, lambda w: vnops.unlink(w.root, b"none", ROOT)),
+    ("unlink of a long name", errno.ENAMETOOLONG, lambda w: vnops.unlink(w.root, TOO_LONG, ROOT)),
+    ("unlink of a directory", errno.EISDIR, lambda w: vnops.unlink(w.root, b"empty", ROOT)),
+    ("unlink of .", errno.EISDIR, lambda w: vnops.unlink(w.root, b".", ROOT)),
+    ("unlink of ..", errno.EISDIR, lambda w: vnops.unlink(w.full.node, b"..", ROOT)),
+    ("rmdir in a file", errno.ENOTDIR, lambda w: vnops.rmdir(w.file.node, b"x", ROOT)),
+    ("rmdir of no entry", errno.ENOENT, lambda w: vnops.rmdir(w.root, b"none", ROOT)),
+    ("rmdir of a long name", errno.ENAMETOOLONG, lambda w: vnops.rmdir(w.root, TOO_LONG, ROOT)),
+    ("rmdir of a file", errno.ENOTDIR, lambda w: vnops.rmdir(w.root, b"file", ROOT)),
+    ("rmdir of a symlink", errno.ENOTDIR, lambda w: vnops.rmdir(w.root, b"symlink", ROOT)),
+    ("rmdir of a full one", errno.ENOTEMPTY, lambda w: vnops.rmdir(w.root, b"full", ROOT)),
+    ("rmdir of .", errno.EINVAL, lambda w: vnops.rmdir(w.root, b".", ROOT)),
+    ("rmdir of ..", errno.ENOTEMPTY, lambda w: vnops.rmdir(w.full.node, b"..", ROOT)),
+    ("remove of what is gone", errno.ENOENT, lambda w: vnops.remove(w.gone, ROOT)),
+    ("remove of a directory that is gone", errno.ENOENT, lambda w: vnops.remove(w.gone_dir, ROOT)),
+    ("remove of the root", errno.EBUSY, lambda w: vnops.remove(w.root.entry, ROOT)),
+    ("remove of a full one", errno.ENOTEMPTY, lambda w: vnops.remove(w.full, ROOT)),
+    ("rename of what is gone", errno.ENOENT, lambda w: vnops.rename(w.gone, w.root, b"x", ROOT)),
+    (
+        "rename of the root",
+        errno.EBUSY,
+        lambda w: vnops.rename(w.root.entry, w.empty.node, b"x", ROOT),
+    ),
+    ("rename into a file", errno.ENOTDIR, lambda w: vnops.rename(w.inner, w.file.node, b"x", ROOT)),
     (
         "rename into a removed directory",
         errno.ENOENT,
-        lambda w: vnops.rename(w.file, w.gone_dir.node, b"x"),
+        lambda w: vnops.rename(w.file, w.gone_dir.node, b"x", ROOT),
     ),
-    ("rename to .", errno.EBUSY, lambda w: vnops.rename(w.file, w.root, b".")),
-    ("rename to ..", errno.EBUSY, lambda w: vnops.rename(w.file, w.root, b"..")),
-    ("rename to a long name", errno.ENAMETOOLONG, lambda w: vnops.rename(w.file, w.root, TOO_LONG)),
-    ("rename to no name", errno.EINVAL, lambda w: vnops.rename(w.file, w.root, b"")),
-    ("rename to a path", errno.EINVAL, lambda w: vnops.rename(w.file, w.root, b"a/b")),
-    ("rename to a NUL", errno.EINVAL, lambda w: vnops.rename(w.file, w.root, b"a\0")),
+    ("rename to .", errno.EBUSY, lambda w: vnops.rename(w.file, w.root, b".", ROOT)),
+    ("rename to ..", errno.EBUSY, lambda w: vnops.rename(w.file, w.root, b"..", ROOT)),
+    (
+        "rename to a long name",
+        errno.ENAMETOOLONG,
+        lambda w: vnops.rename(w.file, w.root, TOO_LONG, ROOT),
+    ),
+    ("rename to no name", errno.EINVAL, lambda w: vnops.rename(w.file, w.root, b"", ROOT)),
+    ("rename to a path", errno.EINVAL, lambda w: vnops.rename(w.file, w.root, b"a/b", ROOT)),
+    ("rename to a NUL", errno.EINVAL, lambda w: vnops.rename(w.file, w.root, b"a\0", ROOT)),
     (
         "rename of a directory over a file",
         errno.ENOTDIR,
-        lambda w: vnops.rename(w.empty, w.root, b"file"),
+        lambda w: vnops.rename(w.empty, w.root, b"file", ROOT),
     ),
     (
         "rename of a directory over a symlink",
         errno.ENOTDIR,
-        lambda w: vnops.rename(w.empty, w.root, b"symlink"),
+        lambda w: vnops.rename(w.empty, w.root, b"symlink", ROOT),
     ),
     (
         "rename of a file over a directory",
         errno.EISDIR,
-        lambda w: vnops.rename(w.file, w.root, b"empty"),
+        lambda w: vnops.rename(w.file, w.root, b"empty", ROOT),
     ),
     (
         "rename over a full directory",
         errno.ENOTEMPTY,
-        lambda w: vnops.rename(w.empty, w.root, b"full"),
+        lambda w: vnops.rename(w.empty, w.root, b"full", ROOT),
     ),
-    ("rename into itself", errno.EINVAL, lambda w: vnops.rename(w.full, w.full.node, b"x")),
+    ("rename into itself", errno.EINVAL, lambda w: vnops.rename(w.full, w.full.node, b"x", ROOT)),
     ("readdir of a file", errno.ENOTDIR, lambda w: vnops.readdir(w.file.node, 0)),
     ("readlink of a file", errno.EINVAL, lambda w: vnops.readlink(w.file.node)),
     ("readlink of a directory", errno.EINVAL, lambda w: vnops.readlink(w.root)),
@@ -209,7 +229,7 @@ def test_a_write_of_which_no_byte_fits_changes_nothing(clock: Clock) -> None:
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_what_is_made_is_found_by_its_name(world: World, make: Make) -> None:
     entry = make(world.empty.node, LONGEST)
-    assert vnops.lookup(world.empty.node, LONGEST) is entry
+    assert vnops.lookup(world.empty.node, LONGEST, ROOT) is entry
     assert (entry.name, entry.parent) == (LONGEST, world.empty.node)
 
 
@@ -275,7 +295,7 @@ def test_a_long_symbolic_link_takes_a_frame_and_gives_it_back(mount: Mount) -> N
     entry = vnops.symlink(mount.root, b"long", b"x" * 128, ROOT, 0)
     assert (mount.blocks.used, entry.node.blocks) == (before + 1, 8)
     mount.check()
-    vnops.unlink(mount.root, b"long")
+    vnops.unlink(mount.root, b"long", ROOT)
     assert mount.blocks.used == before
 
 
@@ -316,7 +336,7 @@ def test_in_other_directories_the_maker_s_group_counts(mount: Mount) -> None:
 
 def test_a_link_is_the_same_file_under_another_name(mount: Mount) -> None:
     node = make_file(mount, data=b"data")
-    entry = vnops.link(node, make_dir(mount.root), b"other")
+    entry = vnops.link(node, make_dir(mount.root), b"other", ROOT)
     assert entry.node is node
     assert node.nlink == 2
     assert used(mount) == 1
@@ -324,19 +344,19 @@ def test_a_link_is_the_same_file_under_another_name(mount: Mount) -> None:
 
 def test_a_file_goes_with_its_last_name(mount: Mount) -> None:
     node = make_file(mount, b"a", b"data")
-    vnops.link(node, mount.root, b"b")
-    vnops.unlink(mount.root, b"a")
+    vnops.link(node, mount.root, b"b", ROOT)
+    vnops.unlink(mount.root, b"a", ROOT)
     assert (node.nlink, peek(node)) == (1, b"data")
-    vnops.unlink(mount.root, b"b")
+    vnops.unlink(mount.root, b"b", ROOT)
     assert (used(mount), inodes_used(mount)) == (0, 1)
 
 
 @pytest.mark.parametrize("kind", ["create", "symlink", "fifo", "socket", "device"])
 def test_unlink_removes_what_is_no_directory(mount: Mount, kind: str) -> None:
     MAKERS[kind](mount.root, b"x")
-    vnops.unlink(mount.root, b"x")
+    vnops.unlink(mount.root, b"x", ROOT)
     with refused(errno.ENOENT):
-        vnops.lookup(mount.root, b"x")
+        vnops.lookup(mount.root, b"x", ROOT)
     assert inodes_used(mount) == 1
 
 
@@ -344,23 +364,23 @@ def test_rmdir_removes_a_directory_once_it_is_empty(mount: Mount) -> None:
     directory = make_dir(mount.root)
     vnops.create(directory, b"x", 0o644, ROOT, 0)
     with refused(errno.ENOTEMPTY):
-        vnops.rmdir(mount.root, b"dir")
-    vnops.unlink(directory, b"x")
-    vnops.rmdir(mount.root, b"dir")
+        vnops.rmdir(mount.root, b"dir", ROOT)
+    vnops.unlink(directory, b"x", ROOT)
+    vnops.rmdir(mount.root, b"dir", ROOT)
     assert names(mount.root) == []
 
 
 @pytest.mark.parametrize("kind", ["create", "mkdir", "symlink", "fifo"])
 def test_remove_takes_whatever_has_the_name(mount: Mount, kind: str) -> None:
     entry = MAKERS[kind](mount.root, b"x")
-    vnops.remove(entry)
+    vnops.remove(entry, ROOT)
     assert entry.parent is None
     assert names(mount.root) == []
 
 
 def test_a_name_can_be_used_again(mount: Mount) -> None:
     first = make_file(mount, data=b"first")
-    vnops.unlink(mount.root, b"file")
+    vnops.unlink(mount.root, b"file", ROOT)
     second = make_file(mount)
     assert second.ino != first.ino
     assert peek(second) == b""
@@ -374,7 +394,7 @@ def test_a_directory_grows_by_20_bytes_an_entry(mount: Mount) -> None:
     for i in range(3):
         make_file(mount, b"%d" % i)
         sizes.append(mount.root.size)
-    vnops.unlink(mount.root, b"1")
+    vnops.unlink(mount.root, b"1", ROOT)
     sizes.append(mount.root.size)
     assert sizes == [40, 60, 80, 100, 80]
 
@@ -385,15 +405,15 @@ def test_a_directory_s_links_are_its_name_itself_and_its_subdirectories(mount: M
     make_dir(mount.root, b"second")
     make_dir(directory, b"deeper")
     assert (mount.root.nlink, directory.nlink) == (4, 3)
-    vnops.rmdir(directory, b"deeper")
-    vnops.rmdir(mount.root, b"second")
+    vnops.rmdir(directory, b"deeper", ROOT)
+    vnops.rmdir(mount.root, b"second", ROOT)
     assert (mount.root.nlink, directory.nlink) == (3, 2)
 
 
 def test_moving_a_directory_moves_the_link_of_its_dotdot(mount: Mount) -> None:
     one, two = make_dir(mount.root, b"1"), make_dir(mount.root, b"2")
     moved = make_dir(one, b"moved")
-    vnops.rename(moved.entry, two, b"moved")
+    vnops.rename(moved.entry, two, b"moved", ROOT)
     assert (one.nlink, two.nlink, moved.nlink) == (2, 3, 2)
     assert (one.size, two.size) == (40, 60)
 
@@ -405,8 +425,8 @@ def test_a_listing_goes_on_behind_any_cookie_and_across_changes(mount: Mount) ->
     for i in range(6):
         make_file(mount, b"%d" % i)
     first = [entry for entry, _ in zip(vnops.readdir(mount.root, 0), range(3), strict=False)]
-    vnops.unlink(mount.root, b"2")
-    vnops.unlink(mount.root, b"4")
+    vnops.unlink(mount.root, b"2", ROOT)
+    vnops.unlink(mount.root, b"4", ROOT)
     make_file(mount, b"new")
     rest = [entry.name for entry in vnops.readdir(mount.root, first[-1].cookie)]
     assert ([entry.name for entry in first], rest) == ([b"0", b"1", b"2"], [b"3", b"5", b"new"])
@@ -415,5 +435,5 @@ def test_a_listing_goes_on_behind_any_cookie_and_across_changes(mount: Mount) ->
 def test_a_renamed_entry_is_listed_at_the_end(mount: Mount) -> None:
     for name in (b"a", b"b", b"c"):
         make_file(mount, name)
-    vnops.rename(vnops.lookup(mount.root, b"a"), mount.root, b"z")
+    vnops.rename(vnops.lookup(mount.root, b"a", ROOT), mount.root, b"z", ROOT)
     assert [entry.name for entry in vnops.readdir(mount.root, 0)] == [b"b", b"c", b"z"]

@@ -44,13 +44,13 @@ def test_set_user_and_group_id_go_when_a_user_truncates(mount: Mount) -> None:
     assert node.mode == 0o100755
 
 
-@pytest.mark.parametrize("who", [{"uid": 5}, {"gid": 5}, {"uid": 5, "gid": 5}])
+@pytest.mark.parametrize(("uid", "gid"), [(5, None), (None, 5), (5, 5)])
 def test_set_user_and_group_id_go_with_the_owner_also_for_root(
-    mount: Mount, who: dict[str, int]
+    mount: Mount, uid: int | None, gid: int | None
 ) -> None:
     node = make_file(mount)
     vnops.setattr(node, ROOT, mode=0o6755)
-    vnops.setattr(node, ROOT, **who)
+    vnops.setattr(node, ROOT, uid=uid, gid=gid)
     assert node.mode == 0o100755
 
 
@@ -108,7 +108,7 @@ def changed(node: Node, clock: Clock, operation: Callable[[], object]) -> set[st
 
 
 OF_THE_FILE: list[tuple[str, set[str], Callable[[World], object]]] = [
-    ("lookup", set(), lambda w: vnops.lookup(w.root, b"file")),
+    ("lookup", set(), lambda w: vnops.lookup(w.root, b"file", ROOT)),
     ("read", {A}, lambda w: get(w.file.node, 0, 1)),
     ("read at the end", {A}, lambda w: get(w.file.node, 5, 1)),
     ("read of no bytes", set(), lambda w: get(w.file.node, 0, 0)),
@@ -117,26 +117,26 @@ OF_THE_FILE: list[tuple[str, set[str], Callable[[World], object]]] = [
     ("extend", {M, C}, lambda w: vnops.setattr(w.file.node, ROOT, size=100)),
     ("chmod", {C}, lambda w: vnops.setattr(w.file.node, ROOT, mode=0o600)),
     ("chown", {C}, lambda w: vnops.setattr(w.file.node, ROOT, uid=1, gid=1)),
-    ("link", {C}, lambda w: vnops.link(w.file.node, w.root, b"x")),
-    ("unlink of one name", {C}, lambda w: vnops.unlink(w.root, b"other")),
-    ("rename", {C}, lambda w: vnops.rename(w.file, w.empty.node, b"x")),
-    ("rename over one name", {C}, lambda w: vnops.rename(w.inner, w.root, b"other")),
+    ("link", {C}, lambda w: vnops.link(w.file.node, w.root, b"x", ROOT)),
+    ("unlink of one name", {C}, lambda w: vnops.unlink(w.root, b"other", ROOT)),
+    ("rename", {C}, lambda w: vnops.rename(w.file, w.empty.node, b"x", ROOT)),
+    ("rename over one name", {C}, lambda w: vnops.rename(w.inner, w.root, b"other", ROOT)),
 ]
 
 OF_THE_ROOT: list[tuple[str, set[str], Callable[[World], object]]] = [
-    ("lookup", set(), lambda w: vnops.lookup(w.root, b"file")),
+    ("lookup", set(), lambda w: vnops.lookup(w.root, b"file", ROOT)),
     ("readdir", {A}, lambda w: vnops.readdir(w.root, 0)),
     ("create", {M, C}, lambda w: MAKERS["create"](w.root, b"x")),
     ("mkdir", {M, C}, lambda w: MAKERS["mkdir"](w.root, b"x")),
     ("symlink", {M, C}, lambda w: MAKERS["symlink"](w.root, b"x")),
     ("mknod", {M, C}, lambda w: MAKERS["fifo"](w.root, b"x")),
     ("link", {M, C}, lambda w: MAKERS["link"](w.root, b"x")),
-    ("unlink", {M, C}, lambda w: vnops.unlink(w.root, b"file")),
-    ("rmdir", {M, C}, lambda w: vnops.rmdir(w.root, b"empty")),
-    ("remove", {M, C}, lambda w: vnops.remove(w.fifo)),
-    ("rename in it", {M, C}, lambda w: vnops.rename(w.file, w.root, b"x")),
-    ("rename out of it", {M, C}, lambda w: vnops.rename(w.file, w.empty.node, b"x")),
-    ("rename into it", {M, C}, lambda w: vnops.rename(w.inner, w.root, b"x")),
+    ("unlink", {M, C}, lambda w: vnops.unlink(w.root, b"file", ROOT)),
+    ("rmdir", {M, C}, lambda w: vnops.rmdir(w.root, b"empty", ROOT)),
+    ("remove", {M, C}, lambda w: vnops.remove(w.fifo, ROOT)),
+    ("rename in it", {M, C}, lambda w: vnops.rename(w.file, w.root, b"x", ROOT)),
+    ("rename out of it", {M, C}, lambda w: vnops.rename(w.file, w.empty.node, b"x", ROOT)),
+    ("rename into it", {M, C}, lambda w: vnops.rename(w.inner, w.root, b"x", ROOT)),
     ("write to a file in it", set(), lambda w: put(w.file.node, b"x")),
     ("create in a subdirectory", set(), lambda w: MAKERS["create"](w.empty.node, b"x")),
 ]
@@ -163,14 +163,14 @@ def test_times_of_a_directory(
 def test_times_of_what_lost_its_last_name(world: World, clock: Clock) -> None:
     for entry in (world.fifo, world.empty, world.symlink):
         vref(entry.node)
-        assert changed(entry.node, clock, lambda: vnops.remove(entry)) == {C}  # noqa: B023
+        assert changed(entry.node, clock, lambda: vnops.remove(entry, ROOT)) == {C}  # noqa: B023
         vrele(entry.node)
 
 
 def test_times_of_what_a_rename_replaced(world: World, clock: Clock) -> None:
     vref(world.inner.node)
     assert changed(
-        world.inner.node, clock, lambda: vnops.rename(world.file, world.full.node, b"inner")
+        world.inner.node, clock, lambda: vnops.rename(world.file, world.full.node, b"inner", ROOT)
     ) == {C}
     vrele(world.inner.node)
 
@@ -195,5 +195,5 @@ def test_a_birth_time_never_changes(world: World, clock: Clock) -> None:
     clock.tick()
     put(node, b"x")
     vnops.setattr(node, ROOT, mode=0o600, atime=1, mtime=1)
-    vnops.rename(world.file, world.root, b"x")
+    vnops.rename(world.file, world.root, b"x", ROOT)
     assert node.btime == born

@@ -107,7 +107,7 @@ def test_what_was_cut_off_reads_as_zeros_when_the_file_grows_again(mount: Mount,
 def test_freed_space_shows_no_old_data_to_the_next_file() -> None:
     mount = Mount(size=32 * FRAME, nr_inodes=3)
     make_file(mount, b"old", b"secret" * 20_000)
-    vnops.unlink(mount.root, b"old")
+    vnops.unlink(mount.root, b"old", ROOT)
     node = make_file(mount, b"new")
     for frame in range(32):
         put(node, b"!", frame * FRAME + 100)
