@@ -107,6 +107,10 @@ class Link:
     async def begin(self) -> SocketPeer:
         return await (await self.connect()).begin(MSIZE)
 
+    def replies_queued(self) -> int:
+        """Bytes of replies that nobody takes."""
+        return self._replies._total
+
     def _ended(self, connection: Connection) -> None:
         assert connection in self.connections
         self.gone += 1

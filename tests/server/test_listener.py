@@ -331,6 +331,35 @@ async def test_a_client_that_went_when_it_was_accepted_is_nothing_to_tell(server
     assert [line["event"] for line in logs] == ["client connected", "client gone"]
 
 
+async def refused(address: Tcp | Unix) -> bool:
+    """Whether a client is turned away."""
+    peer = await SocketPeer.connect(address)
+    dropped = await peer.is_dropped()
+    await peer.close()
+    return dropped
+
+
+@pytest.mark.parametrize("limits", [{"max_connections": 2}, {"max_connections_per_peer": 2}])
+async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
+    mount: Mount, limits: dict[str, int]
+) -> None:
+    server = Server(mount, 8192, Limits(**limits))
+    bound = server.listen(ANY_PORT)
+    peers = [await (await SocketPeer.connect(bound)).begin() for _ in range(2)]
+    with capture_logs() as logs:
+        for _ in range(5):
+            assert await refused(bound)
+        assert [line["event"] for line in logs] == ["too many connections, no more are taken"]
+        await peers[0].call(STATFS)
+        await peers.pop().close()
+        while len(server._connections) > 1:
+            await peers[0].call(STATFS)
+        assert await is_served(bound)
+    await server.stop()
+    for peer in peers:
+        await peer.close()
+
+
 # Stopping
 
 
