@@ -3,13 +3,14 @@
 # make bench    how fast it is, of what this machine can do; tables and plots in bench/results
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
+# make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint bench bench-memory bench-kernel dist clean
+.PHONY: serve test lint fuzz bench bench-memory bench-kernel dist clean
 
 serve: .venv/serve
 	@if $(MAKE) --silent build/compiled; then export PYTHONPATH=build/compiled; else \
@@ -20,13 +21,18 @@ test: .venv/test lint build/compiled
 	tests/install-packages
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest \
-	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault
+	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
 
 lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: .venv/test
+	@if $(BIN)/pip install --quiet --only-binary atheris --editable '.[fuzz]'; then \
+	  $(BIN)/python -m tests.fuzz $(ARGS); \
+	else echo "there is no atheris for this Python (see above): nothing was fuzzed"; fi
 
 bench: .venv/bench build/compiled
 	PYTHONPATH=build/compiled $(BIN)/python -m bench $(ARGS)

@@ -289,9 +289,8 @@ def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Ca
     if held is None:
         refuse(errno.EBADF)
     if held.xattr is not None:
-        if isinstance(held.xattr, XattrValue):
-            refuse(errno.EBADF)
-        assert not isinstance(data, Cargo)
+        if isinstance(held.xattr, XattrValue) or isinstance(data, Cargo):
+            refuse(errno.EBADF)  # cargo is for a file, which the fid was when it came in
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
