@@ -15,13 +15,13 @@ import uvloop
 
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
-from tmpfs_core.mount import Mount
 from tmpfs_core.swap import Swap, SwapFile
 
 from . import __version__, session
-from .config import OPTIONS, Address, Config, ConfigError, Tcp, load
+from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, load
 from .listener import ListenError, Server
 from .observability import configure_logging
+from .store import Store
 
 log = structlog.get_logger()
 
@@ -101,18 +101,11 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    memory = _memory(config)
-    mount = Mount(
-        config.size,
-        config.nr_inodes,
-        config.mode,
-        config.uid,
-        config.gid,
-        memory,
-        config.limits.max_depth,
-    )
-    server = Server(mount, config.msize, config.limits)
+    store = Store(_memory(config), config.limits.max_depth)
+    server = Server(store, config.msize, config.limits)
     try:
+        for export in config.exports:
+            await _add(store, export)
         for address in config.listen:
             bound = server.listen(address)
             print(f"ready: {bound}  mount: {_mount_command(bound, config.msize)}", flush=True)
@@ -120,6 +113,18 @@ async def serve(config: Config) -> None:
         log.info("stopping")
     finally:
         await server.stop()
+
+
+async def _add(store: Store, export: ExportConfig) -> None:
+    """Make an export as configured.
+
+    Raises:
+        ConfigError: the host refuses the memory.
+    """
+    try:
+        await store.add(export)
+    except OSError as error:
+        raise ConfigError(f"--export: /{export.name}: {error.strerror}") from None
 
 
 def _memory(config: Config) -> Memory:

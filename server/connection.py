@@ -297,8 +297,8 @@ class Connection:
             if rest < PEEK:
                 size = min(needed, PEEK)
             else:
-                self._wants = size
-                room.wait(size, self._granted)
+                self._wants = needed  # all of it, to wait but once
+                room.wait(needed, self._granted)
                 self._pause()
                 if same:
                     return

@@ -12,19 +12,15 @@ from functools import partial
 
 import structlog
 
-from tmpfs_core.mount import Mount
-
 from .config import Address, Tcp, Unix
 from .connection import Buffers, Connection, Replies
-from .exports import Export, Exports
 from .fids import Client
-from .heap import Heap
 from .identity import Peer, peer_of
 from .limits import Limits
-from .pager import Pager
 from .room import Room
 from .session import Session
 from .spin import Spin
+from .store import Store
 from .watch import Watch
 
 log = structlog.get_logger()
@@ -43,19 +39,17 @@ class ListenError(Exception):
 
 
 class Server:
-    """Serves one mount on any number of addresses.
+    """Serves exports on any number of addresses.
 
     Args:
-        mount: what is served.
+        store: what is served.
         msize: the largest message offered, in bytes.
         limits: what clients may hold.
     """
 
-    def __init__(self, mount: Mount, msize: int, limits: Limits) -> None:
+    def __init__(self, store: Store, msize: int, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
-        self._exports = Exports([Export("", mount)])
-        self._pager = Pager(mount.memory)
-        self._heap = Heap(mount)
+        self._store = store
         self._msize = msize
         self._limits = limits
         self._state = Room(limits.state_bytes, loop.call_soon)
@@ -109,8 +103,7 @@ class Server:
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.close("server stops")
-        await self._pager.close()
-        self._heap.close()
+        await self._store.close()
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
@@ -173,11 +166,11 @@ class Server:
         return False
 
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
-        client = Client(self._exports, peer, LOCK_WAIT, self._limits, self._state)
-        pager = self._pager
+        store = self._store
+        client = Client(store.exports, peer, LOCK_WAIT, self._limits, self._state)
         spawn = asyncio.get_running_loop().create_task
         return Session(
-            client, self._msize, spawn, pager.provide_now, pager.provide, ready, self._requests
+            client, self._msize, spawn, store.provide_now, store.provide, ready, self._requests
         )
 
     def _gone(self, who: str, connection: Connection) -> None:

@@ -19,6 +19,7 @@ from server.identity import Peer as Identity
 from server.limits import Limits
 from server.room import Room
 from server.session import Session
+from server.store import Store
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message, Qid, parse
@@ -82,6 +83,13 @@ class Stream:
             assert size <= self._msize, f"{type(reply).__name__} of {size} bytes"
             replies.append((tag, reply))
         return replies
+
+
+def store_of(mount: Mount) -> Store:
+    """A store whose one export this is."""
+    store = Store(mount.memory, DEFAULT.max_depth)
+    store.put(Export("", mount))
+    return store
 
 
 def room_of(size: int = 1 << 30) -> Room:

@@ -20,7 +20,7 @@ from server.wire import constants as c
 from server.wire import messages as m
 from tmpfs_core.mount import Mount
 
-from .peer import ROOT, SocketPeer
+from .peer import ROOT, SocketPeer, store_of
 
 ANY_PORT = Tcp("127.0.0.1", 0)
 STATFS = m.Tstatfs(ROOT)
@@ -31,7 +31,7 @@ async def server(mount: Mount) -> AsyncIterator[Server]:
     """A server that listens nowhere yet."""
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    server = Server(mount, 1 << 20, Limits())
+    server = Server(store_of(mount), 1 << 20, Limits())
     yield server
     await server.stop()
     assert not failures
@@ -196,7 +196,7 @@ async def test_a_socket_that_another_server_has_is_left_alone(
     address = Unix(str(tmp_path / "t9.sock"))
     server.listen(address)
     with pytest.raises(ListenError, match="another server listens there"):
-        Server(mount, 8192, Limits()).listen(address)
+        Server(store_of(mount), 8192, Limits()).listen(address)
     assert await is_served(address)
 
 
@@ -343,7 +343,7 @@ async def refused(address: Tcp | Unix) -> bool:
 async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
     mount: Mount, limits: dict[str, int]
 ) -> None:
-    server = Server(mount, 8192, Limits(**limits))
+    server = Server(store_of(mount), 8192, Limits(**limits))
     bound = server.listen(ANY_PORT)
     peers = [await (await SocketPeer.connect(bound)).begin() for _ in range(2)]
     with capture_logs() as logs:
@@ -392,7 +392,7 @@ async def test_stopping_bears_that_its_socket_was_removed(server: Server, tmp_pa
 async def test_the_port_of_a_server_that_has_stopped_is_free_at_once(
     server: Server, mount: Mount
 ) -> None:
-    before = Server(mount, 8192, Limits())
+    before = Server(store_of(mount), 8192, Limits())
     bound = before.listen(ANY_PORT)
     peer = await (await SocketPeer.connect(bound)).begin()
     await before.stop()  # its end of the connection lingers in the kernel
@@ -406,7 +406,7 @@ async def test_stopping_leaves_the_socket_of_a_server_that_came_after(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
     path = tmp_path / "t9.sock"
-    before = Server(mount, 8192, Limits())
+    before = Server(store_of(mount), 8192, Limits())
     before.listen(Unix(str(path)))
     path.unlink()
     server.listen(Unix(str(path)))

@@ -216,7 +216,7 @@ async def test_a_congested_connection_goes_on_with_what_came_before(
 
 async def stopped(world: Spilling, *gates: Gate) -> None:
     """Stop the server while I/O is held; it comes to its end before the threads do."""
-    threads = world.server._pager._threads
+    threads = world.pager._threads
     shutdown = threads.shutdown
 
     def end() -> None:
@@ -224,7 +224,7 @@ async def stopped(world: Spilling, *gates: Gate) -> None:
             gate.open()
         shutdown()
 
-    world.server._pager._threads.shutdown = end  # type: ignore[method-assign, assignment]
+    world.pager._threads.shutdown = end  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(GUARD):
         await world.server.stop()
     assert not threads._threads or all(not thread.is_alive() for thread in threads._threads)
