@@ -13,6 +13,9 @@ Rules of this file:
 * Views of live pages are handed to the kernel in the same step; what it did not take is copied.
 * While replies wait for their reader, nothing is read from it (back-pressure).  Where all that
   wait are too much, the connection with the most of them is ended.
+* Who has much under way when the server stops gets all answers, then the end of the stream.  The
+  socket is closed when the client has closed its own: to close it before would have the kernel
+  throw away what the client has not read yet, if it sends anything more (a reset, RFC 9293 3.6.1).
 """
 
 import asyncio
@@ -120,6 +123,7 @@ class Connection:
         # since something was received.
         self._frame_age = self._strange_age = self._idle_age = 0
         self._finishing = False
+        self._lingers = False  # something was answered while finishing
         self._open = True
         self._reading = False
         self._resume()
@@ -127,10 +131,10 @@ class Connection:
         self._log.info("client connected")
 
     def finish(self) -> None:
-        """Take no more requests; close when what was answered is sent."""
+        """Answer what has come in, take no more, and close when the client has the replies."""
         self._finishing = True
-        if self._unsent is None:
-            self.close("server stops")
+        self._lingers = not self._reading
+        self._go_on()
 
     def close(self, why: str) -> None:
         """End the connection at once and free all that it held."""
@@ -174,14 +178,56 @@ class Connection:
     def _readable(self) -> None:
         self._spin.serving()
         self._idle_age = 0
-        if self._session.cargo is not None:
-            self._receive_cargo(self._session.cargo)
+        try:
+            if self._session.cargo is not None:
+                came = self._receive_cargo(self._session.cargo)
+            else:
+                came = self._receive()
+        except MemoryError:
+            self._starve()
         else:
-            self._receive()
+            if came and self._finishing:
+                self._lingers = True
+                self._loop.call_soon(self._go_on)
         self._spin.served()
 
-    def _receive(self) -> None:
-        """Receive and handle what is there."""
+    def _starve(self) -> None:
+        """There is no memory for what this client sends or gets: give up all that it holds."""
+        self._log.error("out of memory")
+        self.close("out of memory")
+
+    def _go_on(self) -> None:
+        """Finishing: look for more requests, if nothing stands against it."""
+        if self._open and self._reading:
+            self._readable()
+
+    def _end(self) -> None:
+        """Finishing, and nothing more is here: unless more is due, tell the client that all is."""
+        if self._held or self._session.cargo is not None:
+            return  # the rest of a request is on its way
+        if self._session.provided_for:
+            self._lingers = True
+        elif self._lingers:
+            self._session.close()
+            self._sock.shutdown(socket.SHUT_WR)
+            self._loop.add_reader(self._sock, self._discard)
+            self._reading = False
+        else:
+            self.close("server stops")
+
+    def _discard(self) -> None:
+        """The client has all answers: wait until it closes."""
+        try:
+            ended = not self._sock.recv_into(self._buffers.scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self.close("server stops")
+
+    def _receive(self) -> bool:
+        """Receive and handle what is there; whether there was something."""
         try:
             if self._inbox is None:
                 buffer = self._buffers.scratch
@@ -192,37 +238,42 @@ class Connection:
             else:
                 buffer = self._inbox
                 count = self._sock.recv_into(buffer[self._held :])
-        except BlockingIOError:
-            return
         except OSError as error:
-            self.close(os.strerror(error.errno or 0))
-            return
+            self._not_received(error)
+            return False
         if not count:
             self.close("end of input")
-            return
+            return False
         self._handle(buffer, self._held + count)
         if self._session.cargo is not None and self._reading:
             self._receive_cargo(self._session.cargo)
+        return True
 
-    def _receive_cargo(self, cargo: Cargo) -> None:
-        """Receive what is there of the data of a large write, and handle it if that is all."""
+    def _receive_cargo(self, cargo: Cargo) -> bool:
+        """Receive the data of a large write, and handle it if that is all; whether it is."""
         while cargo.room:
             try:
                 count = self._sock.recvmsg_into(cargo.room)[0]
-            except BlockingIOError:
-                return
             except OSError as error:
-                self.close(os.strerror(error.errno or 0))
-                return
+                self._not_received(error)
+                return False
             if not count:
                 self.close("end of input")
-                return
+                return False
             cargo.received(count)
         self._session.landed()
         self._at_once = PEEK
         self._send()
         if self._session.congested:
             self._pause()
+        return True
+
+    def _not_received(self, error: OSError) -> None:
+        """Nothing more is here, or the socket has failed."""
+        if not isinstance(error, BlockingIOError):
+            self.close(os.strerror(error.errno or 0))
+        elif self._finishing:
+            self._end()
 
     def _handle(self, buffer: memoryview, stop: int) -> None:
         """One turn with the requests in ``buffer[:stop]``; what is left of them is kept."""
@@ -256,7 +307,7 @@ class Connection:
             behind = sum(map(len, self._session.out))
             self._replies.note(self, self._unsent_size + behind)
         self._send()
-        if not self._reading:
+        if not self._reading or self._finishing:
             self._resume()
 
     def _pause(self) -> None:
@@ -273,7 +324,12 @@ class Connection:
             self._reading = True
             self._loop.add_reader(self._sock, self._readable)
         if self._inbox is not None and not self._session.needed:
-            self._handle(self._inbox, self._held)
+            try:
+                self._handle(self._inbox, self._held)
+            except MemoryError:
+                self._starve()
+        if self._finishing:
+            self._loop.call_soon(self._go_on)
 
     def _keep(self, buffer: memoryview, start: int, stop: int) -> None:
         """Hold ``buffer[start:stop]`` in an inbox where more of the frame it begins can come."""
@@ -303,8 +359,8 @@ class Connection:
                 if same:
                     return
                 size = rest
-        room.take(size)
         self._move(buffer[start:stop], size)
+        room.take(size)
 
     def _begun(self) -> None:
         """A frame has begun that is not whole yet."""
@@ -320,11 +376,16 @@ class Connection:
             self._buffers.room.give(size)
             return
         assert self._inbox is not None
-        self._move(self._inbox[: self._held], size)
+        try:
+            self._move(self._inbox[: self._held], size)
+        except MemoryError:
+            self._buffers.room.give(size)
+            self._starve()
+            return
         self._resume()
 
     def _move(self, held: memoryview, size: int) -> None:
-        """Hold this in a new inbox of ``size`` bytes, for which room was taken."""
+        """Hold this in a new inbox of ``size`` bytes."""
         old = self._inbox
         self._inbox = memoryview(bytearray(size))
         self._inbox[: len(held)] = held
@@ -345,11 +406,18 @@ class Connection:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return 0
+        except MemoryError:
+            self._starve()
+            return 0
         size = 0
         for part in out:
             size += len(part)
         if sent < size:
-            self._unsent = memoryview(_behind(out, sent))
+            try:
+                self._unsent = memoryview(_behind(out, sent))
+            except MemoryError:
+                self._starve()
+                return sent
             self._unsent_size = size - sent
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
@@ -374,10 +442,7 @@ class Connection:
         self._replies.note(self, 0)
         self._send()
         if self._unsent is None:
-            if self._finishing:
-                self.close("server stops")
-            else:
-                self._resume()
+            self._resume()
 
 
 def _behind(parts: list[Buffer], sent: int) -> bytes:

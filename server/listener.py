@@ -30,7 +30,7 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.5
 #: Seconds that a blocking lock request waits before the client is told to ask again.
 LOCK_WAIT = 60.0
-#: Seconds that stopping waits for clients to take the replies that are under way.
+#: Seconds that stopping waits for requests that have come in to be answered, and the answers taken.
 GRACE = 5.0
 
 
@@ -60,6 +60,8 @@ class Server:
         self._listening: list[socket.socket] = []
         #: The unix sockets that are ours, by path: (device, inode).
         self._paths: dict[str, tuple[int, int]] = {}
+        #: By listening socket, who was accepted when nothing was left to ask who he is.
+        self._strangers: dict[socket.socket, socket.socket] = {}
         self._connections: set[Connection] = set()
         self._watch = Watch(self._connections, loop.call_later)
         self._per_peer: Counter[str] = Counter()
@@ -86,15 +88,22 @@ class Server:
         return address
 
     async def stop(self) -> None:
-        """Accept nobody any more, send what is answered, and end all connections."""
+        """Accept nobody any more, answer what has come in, and end all connections.
+
+        Locks that are waited for are not.  All that takes at most ``GRACE`` seconds.
+        """
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
+        for sock in self._strangers.values():
+            sock.close()
         self._listening.clear()
+        self._strangers.clear()
         for path, identity in self._paths.items():
             with suppress(FileNotFoundError):
                 if _identity(path) == identity:  # another server may have come to have it
                     os.unlink(path)
+        await asyncio.sleep(0)  # requests that will wait begin to
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
@@ -108,21 +117,26 @@ class Server:
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+        if sock in self._strangers:
+            self._accept(sock)
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        sock = None
+        sock = self._strangers.pop(listening, None)
         try:
-            sock, _ = listening.accept()
+            if sock is None:
+                sock, _ = listening.accept()
             peer = peer_of(sock)
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            if sock is not None:
+        except (OSError, MemoryError) as error:
+            code = error.errno if isinstance(error, OSError) else errno.ENOMEM
+            if code == errno.ENOTCONN and sock is not None:  # it has gone since
                 sock.close()
-            if error.errno == errno.ENOTCONN:  # it has gone since
                 return
-            log.error("accept failed", why=error.strerror, again_in_s=ACCEPT_PAUSE)
+            if sock is not None:
+                self._strangers[listening] = sock
+            elif code in {errno.EAGAIN, errno.ECONNABORTED}:
+                return
+            log.error("accept failed", why=os.strerror(code or 0), again_in_s=ACCEPT_PAUSE)
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return

@@ -15,6 +15,7 @@ Rules of this file:
 import asyncio
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import structlog
 
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 #: Seconds after page-out failed, or found nothing to free, until it is tried again.
 RETRY = 1.0
+#: Jobs under way at a time.
+THREADS = 4
 #: Most requests provided for at a time, each with RAM for 1 MiB (SLICE).
 PROVIDED = 16
 
@@ -37,13 +40,22 @@ class Pager:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="pager")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pager")
+        if memory.swap is not None:
+            self._start_threads()
         self._arriving: dict[Place, asyncio.Task[None]] = {}
         self._cleaning: asyncio.Task[None] | None = None
         self._goal = memory.high
         self._turns = _turns(memory)
         memory.on_pressure = self._clean
         memory.on_ahead = self._read_ahead
+
+    def _start_threads(self) -> None:
+        """Have all threads now: later the host may refuse one, with a job already handed over."""
+        together = Barrier(THREADS + 1)
+        for _ in range(THREADS):
+            self._threads.submit(together.wait)
+        together.wait()
 
     def provide_now(self, absent: NotResident) -> bool:
         """Do what :meth:`provide` does, if it can be done without waiting; whether it was."""

@@ -117,6 +117,11 @@ class Session:
         held = self._held
         return held > 0 and (held > self._held_max or self._room.free < 0)
 
+    @property
+    def provided_for(self) -> bool:
+        """Whether requests wait for RAM or swap; they will be answered soon."""
+        return self._held > 0
+
     def receive(self, buffer: memoryview, start: int, stop: int) -> int:
         """Handle the whole frames of ``buffer[start:stop]``, one pass of them; where it stopped.
 

@@ -304,7 +304,7 @@ MakePeer = Callable[..., Peer]
 @contextmanager
 def peers_of(mount: Mount) -> Iterator[MakePeer]:
     """Peers of one file system; when they are gone, nothing may be left of what they held."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(debug=True) as runner:
         made: list[Peer] = []
 
         def make(

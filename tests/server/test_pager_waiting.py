@@ -5,6 +5,7 @@ import errno
 
 import pytest
 
+from server import listener
 from server.limits import Limits
 from server.wire import constants as c
 from server.wire import messages as m
@@ -230,6 +231,27 @@ async def stopped(world: Spilling, *gates: Gate) -> None:
     assert not threads._threads or all(not thread.is_alive() for thread in threads._threads)
 
 
+async def test_stopping_answers_reads_that_wait(world: Spilling, reads: Gate) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    await waits(peer, m.Tread(fid, 5, 100), reads)
+    stopping = asyncio.create_task(world.server.stop())
+    await pump()
+    reads.open()
+    assert await peer.reply() == (1, m.Rread(DATA[5:105]))
+    assert await peer.is_dropped()
+    await peer.close()
+    await stopping
+    assert not world.errors()
+
+
+@pytest.fixture
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops waits for nothing."""
+    monkeypatch.setattr(listener, "GRACE", 0.0)
+
+
+@pytest.mark.usefixtures("_no_grace")
 async def test_stopping_while_reads_wait(world: Spilling, reads: Gate) -> None:
     peer = await world.begin()
     fid = await swapped(world, peer)
@@ -240,6 +262,7 @@ async def test_stopping_while_reads_wait(world: Spilling, reads: Gate) -> None:
     assert not world.errors()
 
 
+@pytest.mark.usefixtures("_no_grace")
 async def test_stopping_while_writes_wait(small: Spilling, writes: Gate) -> None:
     peer = await small.begin()
     fid = await peer.create(b"file")
