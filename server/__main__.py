@@ -102,7 +102,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = Store(_memory(config), config.limits.max_depth)
-    server = Server(store, config.msize, config.limits)
+    server = Server(store, config.msize, config.limits, config.allow)
     try:
         for export in config.exports:
             await _add(store, export)

@@ -64,6 +64,7 @@ class Unix:
 
 
 Address = Tcp | Unix
+Network = IPv4Network | IPv6Network
 
 
 def address(text: str) -> Address:
@@ -137,6 +138,15 @@ def _id(text: str) -> int:
     return int(text)
 
 
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix"
+        ) from None
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -156,15 +166,6 @@ def _flag(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("true or false")
     return text == "true"
-
-
-def _network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        raise ValueError(
-            "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix"
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,14 @@ OPTIONS: dict[str, Option] = {
         "tcp://127.0.0.1:5640",
         "ADDR",
         "address to listen on, tcp://HOST:PORT or unix:///PATH; may be given several times",
+        many=True,
+    ),
+    "allow": Option(
+        _network,
+        None,
+        "CIDR",
+        "network whose clients may connect besides those of this machine; may be given several "
+        "times (default: none)",
         many=True,
     ),
     "size": Option(
@@ -325,7 +334,7 @@ class ExportConfig:
     uid: int
     gid: int
     ro: bool
-    allow: tuple[IPv4Network | IPv6Network, ...]
+    allow: tuple[Network, ...]
     squash: str
     anonuid: int
     anongid: int
@@ -348,6 +357,7 @@ class Config:
     """
 
     listen: tuple[Address, ...]
+    allow: tuple[Network, ...]
     size: int
     ram: int
     swap: tuple[str, ...]

@@ -5,17 +5,18 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 
 import structlog
 
-from .config import Address, Tcp, Unix
+from .config import Address, Network, Tcp, Unix
 from .connection import Buffers, Connection, Replies
 from .fids import Client
-from .identity import Peer, peer_of
+from .identity import Peer, address_of, peer_of
 from .limits import Limits
 from .room import Room
 from .session import Session
@@ -30,6 +31,8 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.5
 #: Seconds that a blocking lock request waits before the client is told to ask again.
 LOCK_WAIT = 60.0
+#: Seconds in which clients that are not let in are counted rather than logged.
+REFUSALS_PAUSE = 10.0
 #: Seconds that stopping waits for requests that have come in to be answered, and the answers taken.
 GRACE = 5.0
 
@@ -45,13 +48,18 @@ class Server:
         store: what is served.
         msize: the largest message offered, in bytes.
         limits: what clients may hold.
+        allow: the networks whose clients may connect; those of this machine always may.
     """
 
-    def __init__(self, store: Store, msize: int, limits: Limits) -> None:
+    def __init__(
+        self, store: Store, msize: int, limits: Limits, allow: Collection[Network] = ()
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._store = store
         self._msize = msize
         self._limits = limits
+        self._allow = allow
+        self._refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
         self._requests = Room(limits.request_bytes, loop.call_soon)
         self._buffers = Buffers(self._requests)
@@ -65,14 +73,13 @@ class Server:
         self._connections: set[Connection] = set()
         self._watch = Watch(self._connections, loop.call_later)
         self._per_peer: Counter[str] = Counter()
-        self._refused: set[str] = set()  # the peers of whom that was logged
         self._empty = asyncio.Event()
 
     def listen(self, address: Address) -> Address:
         """Accept clients at ``address`` from now on; the address with the port it really has.
 
         Raises:
-            ListenError: it can not be bound.
+            ListenError: it can not be bound, or anybody could come in there.
         """
         try:
             sock = _bound_tcp(address) if isinstance(address, Tcp) else _bound_unix(address)
@@ -80,6 +87,11 @@ class Server:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
+        if not self._allow and _is_exposed(sock):
+            sock.close()
+            raise ListenError(
+                f"{address}: others than this machine could connect; say who may: add --allow CIDR"
+            )
         self._listening.append(sock)
         self._resume_accepting(sock)
         if isinstance(address, Tcp):
@@ -141,7 +153,9 @@ class Server:
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
-        if not self._admits(who):
+        why_not = self._why_not(peer, who)
+        if why_not is not None:
+            self._refusals.log(peer.name, why_not)
             sock.close()
             return
         sock.setblocking(False)
@@ -164,20 +178,15 @@ class Server:
             )
         )
 
-    def _admits(self, who: str) -> bool:
-        """Whether one more connection of this peer is within the limits; else it is logged once,
-        until one has gone.
-        """
+    def _why_not(self, peer: Peer, who: str) -> str | None:
+        """Why one more connection of this peer is not taken, if it is not."""
+        if peer.address is not None and not any(peer.address in net for net in self._allow):
+            return "not in --allow"
         if len(self._connections) >= self._limits.max_connections:
-            who, limit = "all", self._limits.max_connections
-        elif self._per_peer[who] >= self._limits.max_connections_per_peer:
-            limit = self._limits.max_connections_per_peer
-        else:
-            return True
-        if who not in self._refused:
-            self._refused.add(who)
-            log.warning("too many connections, no more are taken", of=who, limit=limit)
-        return False
+            return "more than --max-connections"
+        if self._per_peer[who] >= self._limits.max_connections_per_peer:
+            return "more than --max-connections-per-peer"
+        return None
 
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
         store = self._store
@@ -192,9 +201,32 @@ class Server:
         self._per_peer[who] -= 1
         if not self._per_peer[who]:
             del self._per_peer[who]
-        self._refused -= {who, "all"}
         if not self._connections:
             self._empty.set()
+
+
+class Refusals:
+    """The log of clients that are not let in: a line for the first, and then for many at a time."""
+
+    def __init__(self) -> None:
+        self._more = 0
+        self._quiet_until = 0.0
+
+    def log(self, peer: str, why: str) -> None:
+        now = time.monotonic()
+        if now < self._quiet_until:
+            self._more += 1
+            return
+        log.warning("client refused", peer=peer, why=why, more_since_the_last=self._more)
+        self._more = 0
+        self._quiet_until = now + REFUSALS_PAUSE
+
+
+def _is_exposed(sock: socket.socket) -> bool:
+    """Whether a listening socket can be reached from other machines."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    return not address_of(sock.getsockname()).is_loopback
 
 
 def _bound_tcp(address: Tcp) -> socket.socket:
@@ -207,8 +239,11 @@ def _bound_tcp(address: Tcp) -> socket.socket:
 
 
 def _bound_unix(address: Unix) -> socket.socket:
+    """Every user may connect, for the kernel tells who he is."""
     _remove_stale(address.path)
-    return _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address.path)
+    sock = _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address.path)
+    os.chmod(address.path, 0o666)  # noqa: S103 as on TCP
+    return sock
 
 
 def _listening(sock: socket.socket, name: object) -> socket.socket:

@@ -30,6 +30,7 @@ from typing import NamedTuple, NoReturn, Protocol
 GUEST_PROGRAMS = Path(__file__).parent / "guest"
 REPOSITORY = Path(__file__).parents[2]
 HOST = "/mnt/host"
+NETWORK = "10.99.0.0/24"
 SERVER_ADDRESS = "10.99.0.1"
 MTU = 9000
 SERVE = (sys.executable, "-m", "server", "serve")
@@ -54,12 +55,12 @@ PACKAGES = {
 
 #: The guest's network driver overlooks about one packet in a thousand until the next one comes; so
 #: it is sent again after 10 ms rather than 200 ms.
-NETWORK = f"""
+SET_UP = f"""
 ip link set lo up
 ip tuntap add dev tap0 mode tap
 ip address add {SERVER_ADDRESS}/24 dev tap0
 ip link set tap0 up mtu {MTU}
-ip route change 10.99.0.0/24 dev tap0 rto_min 10ms
+ip route change {NETWORK} dev tap0 rto_min 10ms
 ethtool -K tap0 tx off rx off sg off tso off gso off gro off
 echo ready
 exec cat
@@ -108,7 +109,7 @@ class Lab:
         self._ports = itertools.count(5640)
         self._guest: Guest | None = None
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-ec", NETWORK],
+            ["unshare", "--net", "sh", "-ec", SET_UP],
             env=os.environ | {"PATH": SEARCH_PATH},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -159,7 +160,7 @@ class Server:
         # As fast as it is for users: the lines that it runs are counted by other tests.
         environ = {key: value for key, value in os.environ.items() if "COV" not in key}
         self._process = subprocess.Popen(
-            lab.command(*command, "--listen", listen),
+            lab.command(*command, "--listen", listen, "--allow", NETWORK),
             cwd=REPOSITORY,
             env=environ,
             stdin=subprocess.DEVNULL,

@@ -48,6 +48,7 @@ def test_the_defaults() -> None:
     config = load({}, {}, None)
     assert config == Config(
         listen=(Tcp("127.0.0.1", 5640),),
+        allow=(),
         size=host_ram() * 50 // 100,
         ram=host_ram() * 50 // 100,
         swap=(),
@@ -104,6 +105,7 @@ def test_the_last_of_several_values_counts() -> None:
 @pytest.mark.parametrize("key", [key for key in OPTIONS if key != "export"])
 def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> None:
     text = {
+        "allow": "10.0.0.0/8",
         "listen": "unix:///run/t9",
         "log-format": "json",
         "log-level": "error",
@@ -129,6 +131,14 @@ def test_several_addresses(tmp_path: Path) -> None:
     assert load({"listen": texts}, {}, None).listen == expected
     assert load({}, {"TMPFS9P_LISTEN": ",".join(texts)}, None).listen == expected
     assert from_toml(tmp_path, f"listen = {texts!r}\n").listen == expected
+
+
+def test_several_networks(tmp_path: Path) -> None:
+    texts = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
+    expected = tuple(map(ip_network, texts))
+    assert load({"allow": texts}, {}, None).allow == expected
+    assert load({}, {"TMPFS9P_ALLOW": ",".join(texts)}, None).allow == expected
+    assert from_toml(tmp_path, f"allow = {texts!r}\n").allow == expected
 
 
 def test_a_toml_file_may_hold_numbers(tmp_path: Path) -> None:
@@ -222,6 +232,8 @@ BAD = [
     ("listen", "tcp://host:-1", "tcp://HOST:PORT or unix:///PATH"),
     ("listen", "unix://relative", "tcp://HOST:PORT or unix:///PATH"),
     ("listen", "udp://host:1", "tcp://HOST:PORT or unix:///PATH"),
+    ("allow", "everybody", "networks as 10.0.0.0/8"),
+    ("allow", "10.0.0.1/8", "networks as 10.0.0.0/8 or fd00::/8, no bits beside"),
     ("size", "", "a number of bytes, with k, m, g, t or %"),
     ("size", "much", "a number of bytes, with k, m, g, t or %"),
     ("size", "-1", "a number of bytes, with k, m, g, t or %"),
@@ -517,7 +529,7 @@ def test_exports_that_do_not_fit_are_refused(
 
 
 def test_an_unknown_key_is_told_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sise: no such key; there are: listen, size,"):
+    with pytest.raises(ConfigError, match="sise: no such key; there are: listen, allow, size,"):
         from_toml(tmp_path, 'sise = "1g"\n')
 
 

@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 import errno
 import os
+import pwd
 import socket
 import struct
+import tempfile
+import time
 from collections.abc import AsyncIterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -14,15 +18,17 @@ from structlog.testing import capture_logs
 
 from server import listener
 from server.config import Tcp, Unix
+from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
 from server.wire import constants as c
 from server.wire import messages as m
 from tmpfs_core.mount import Mount
 
-from .peer import ROOT, SocketPeer, store_of
+from .peer import ROOT, SocketPeer, raises_errno, store_of
 
 ANY_PORT = Tcp("127.0.0.1", 0)
+DAEMON = pwd.getpwnam("daemon").pw_uid
 STATFS = m.Tstatfs(ROOT)
 
 
@@ -129,6 +135,106 @@ async def connect_and_wait(address: Tcp | Unix) -> None:
     peer = await SocketPeer.connect(address)
     for _ in range(20):
         await asyncio.sleep(0)
+    await peer.close()
+
+
+# Who may connect
+
+ALLOWED = ip_network("192.0.2.0/24")  # of nobody (RFC 5737)
+
+
+def remote(host: str) -> Identity:
+    return Identity(f"{host}:700", None, True, ip_address(host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:0.0.0.0"])
+async def test_an_address_beyond_this_machine_is_refused_unless_it_is_said_for_whom(
+    server: Server, mount: Mount, host: str
+) -> None:
+    with pytest.raises(ListenError, match=r"others than this machine.*add --allow CIDR"):
+        server.listen(Tcp(host, 0))
+    other = Server(store_of(mount), 8192, Limits(), [ALLOWED])
+    assert other.listen(Tcp(host, 0))
+    await other.stop()
+
+
+async def test_it_is_the_address_that_counts_and_not_its_name(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("0.0.0.0", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    with pytest.raises(ListenError, match=r"tcp://localhost:0: .*add --allow CIDR"):
+        server.listen(Tcp("localhost", 0))
+
+
+async def test_the_clients_of_this_machine_may_always_connect(mount: Mount) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [ALLOWED])
+    bound = server.listen(Tcp("0.0.0.0", 0))
+    assert isinstance(bound, Tcp)
+    assert await is_served(Tcp("127.0.0.1", bound.port))
+    await server.stop()
+
+
+async def test_clients_from_elsewhere_are_dropped_and_logged_once(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [ALLOWED])
+    bound = server.listen(ANY_PORT)
+    monkeypatch.setattr(listener, "peer_of", lambda _: remote("192.0.2.7"))
+    assert await is_served(bound)
+    monkeypatch.setattr(listener, "peer_of", lambda _: remote("198.51.100.9"))
+    with capture_logs() as logs:
+        for _ in range(3):
+            peer = await SocketPeer.connect(bound)
+            assert await peer.is_dropped()
+            await peer.close()
+    assert logs == [
+        {
+            "event": "client refused",
+            "log_level": "warning",
+            "peer": "198.51.100.9:700",
+            "why": "not in --allow",
+            "more_since_the_last": 0,
+        }
+    ]
+    await server.stop()
+
+
+def test_refusals_are_counted_while_they_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals, now = listener.Refusals(), 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with capture_logs() as logs:
+        for _ in range(4):
+            refusals.log("peer", "why")
+        now += listener.REFUSALS_PAUSE
+        refusals.log("peer", "why")
+    assert [line["more_since_the_last"] for line in logs] == [0, 3]
+
+
+async def peer_of_user(address: Tcp | Unix, uid: int) -> SocketPeer:
+    """A peer whose socket this user has made."""
+    family = socket.AF_UNIX if isinstance(address, Unix) else socket.AF_INET
+    os.seteuid(uid)
+    try:
+        sock = socket.socket(family)
+        sock.connect(address.path if isinstance(address, Unix) else (address.host, address.port))
+    finally:
+        os.seteuid(0)
+    return SocketPeer(*await asyncio.open_connection(sock=sock))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_every_user_may_connect_and_attaches_as_himself(server: Server, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        bound = server.listen(Unix(f"{folder}/t9.sock") if kind == "unix" else ANY_PORT)
+        peer = await peer_of_user(bound, DAEMON)
+    await peer.call(m.Tversion(8192, c.VERSION), c.NOTAG)
+    for uid in (0, DAEMON + 1):
+        with raises_errno(errno.EPERM):
+            await peer.call(m.Tattach(ROOT, c.NOFID, b"", b"", uid))
+    await peer.call(m.Tattach(ROOT, c.NOFID, b"", b"", DAEMON))
     await peer.close()
 
 
@@ -339,17 +445,17 @@ async def refused(address: Tcp | Unix) -> bool:
     return dropped
 
 
-@pytest.mark.parametrize("limits", [{"max_connections": 2}, {"max_connections_per_peer": 2}])
+@pytest.mark.parametrize("key", ["max_connections", "max_connections_per_peer"])
 async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
-    mount: Mount, limits: dict[str, int]
+    mount: Mount, key: str
 ) -> None:
-    server = Server(store_of(mount), 8192, Limits(**limits))
+    server = Server(store_of(mount), 8192, Limits(**{key: 2}))
     bound = server.listen(ANY_PORT)
     peers = [await (await SocketPeer.connect(bound)).begin() for _ in range(2)]
     with capture_logs() as logs:
         for _ in range(5):
             assert await refused(bound)
-        assert [line["event"] for line in logs] == ["too many connections, no more are taken"]
+        assert [line["why"] for line in logs] == [f"more than --{key.replace('_', '-')}"]
         await peers[0].call(STATFS)
         await peers.pop().close()
         while len(server._connections) > 1:
