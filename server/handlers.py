@@ -97,8 +97,12 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
 _QTYPES = {stat.S_IFDIR >> 12: QTDIR, stat.S_IFLNK >> 12: QTSYMLINK}
 
 
+def _qid(node: Node, version: int) -> QidFields:
+    return _QTYPES.get(node.mode >> 12, QTFILE), version, node.ino
+
+
 def qid_of(node: Node) -> QidFields:
-    return _QTYPES.get(node.mode >> 12, QTFILE), node.version, node.ino
+    return _qid(node, node.version)
 
 
 # The session and the tree
@@ -359,8 +363,7 @@ def _record(node: Node, cookie: int, name: bytes) -> bytes:
     """One of them.  Its qid has no version, so that it stays right while the node changes: what
     clients take from it is the number of the node (QEMU and diod leave the version out, too).
     """
-    kind = node.mode >> 12
-    return m.pack_record((_QTYPES.get(kind, QTFILE), 0, node.ino), cookie, kind, name)
+    return m.pack_record(_qid(node, 0), cookie, node.mode >> 12, name)
 
 
 # Names

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import socket
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -22,11 +21,11 @@ from .room import Room
 from .session import Session
 from .spin import Spin
 from .store import Store
+from .unixsocket import BACKLOG, UnixSocket
 from .watch import Watch
 
 log = structlog.get_logger()
 
-BACKLOG = 1024
 #: Seconds until accepting is tried again when the process is out of descriptors or memory.
 ACCEPT_PAUSE = 0.5
 #: Seconds that a blocking lock request waits before the client is told to ask again.
@@ -66,8 +65,7 @@ class Server:
         self._replies = Replies(limits.reply_bytes)
         self._spin = Spin(loop.call_soon)
         self._listening: list[socket.socket] = []
-        #: The unix sockets that are ours, by path: (device, inode).
-        self._paths: dict[str, tuple[int, int]] = {}
+        self._unix: list[UnixSocket] = []
         #: By listening socket, who was accepted when nothing was left to ask who he is.
         self._strangers: dict[socket.socket, socket.socket] = {}
         self._connections: set[Connection] = set()
@@ -82,7 +80,7 @@ class Server:
             ListenError: it can not be bound, or anybody could come in there.
         """
         try:
-            sock = _bound_tcp(address) if isinstance(address, Tcp) else _bound_unix(address)
+            sock = _bound_tcp(address) if isinstance(address, Tcp) else self._bound_unix(address)
         except OSError as error:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
@@ -96,7 +94,6 @@ class Server:
         self._resume_accepting(sock)
         if isinstance(address, Tcp):
             return Tcp(address.host, sock.getsockname()[1])
-        self._paths[address.path] = _identity(address.path)
         return address
 
     async def stop(self) -> None:
@@ -111,10 +108,8 @@ class Server:
             sock.close()
         self._listening.clear()
         self._strangers.clear()
-        for path, identity in self._paths.items():
-            with suppress(FileNotFoundError):
-                if _identity(path) == identity:  # another server may have come to have it
-                    os.unlink(path)
+        for unix in self._unix:
+            unix.close()
         await asyncio.sleep(0)  # requests that will wait begin to
         for connection in list(self._connections):
             connection.finish()
@@ -125,6 +120,11 @@ class Server:
         for connection in list(self._connections):
             connection.close("server stops")
         await self._store.close()
+
+    def _bound_unix(self, address: Unix) -> socket.socket:
+        """Every user may connect, for the kernel tells who he is."""
+        self._unix.append(UnixSocket(address.path, mode=0o666))
+        return self._unix[-1].sock
 
     def _resume_accepting(self, sock: socket.socket) -> None:
         if sock in self._listening:
@@ -235,51 +235,11 @@ def _bound_tcp(address: Tcp) -> socket.socket:
     )[0]
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return _listening(sock, name)
-
-
-def _bound_unix(address: Unix) -> socket.socket:
-    """Every user may connect, for the kernel tells who he is."""
-    _remove_stale(address.path)
-    sock = _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address.path)
-    os.chmod(address.path, 0o666)  # noqa: S103 as on TCP
-    return sock
-
-
-def _listening(sock: socket.socket, name: object) -> socket.socket:
     try:
-        sock.bind(name)  # type: ignore[arg-type] # a tuple or a path, as the family has it
+        sock.bind(name)
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()
         raise
     return sock
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.lstat(path)
-    return status.st_dev, status.st_ino
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket on which nobody listens any more.
-
-    Raises:
-        OSError: EADDRINUSE, somebody does, or it is no socket.
-    """
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EADDRINUSE, "there is a file that is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # its queue may be full
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:
-            pass
-        raise OSError(errno.EADDRINUSE, "another server listens there")
