@@ -25,7 +25,7 @@ MIB = 1 << 20
 RAM = 16
 OPTIONS = (
     *("--ram", f"{RAM}m", "--size", "48m", "--swap-size", "128m"),
-    *("--export", f"{PREY.decode()}:size=16m", "--log-format", "json"),
+    *("--export", f"{PREY.decode()}:size=16m", "--log-format", "json", "--log-level", "warning"),
 )
 #: MiB that the process may have beside its files when most is going on.
 OVERHEAD = 150
