@@ -17,9 +17,10 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Swap, SwapFile
 
-from . import __version__, export_command, session
+from . import __version__, connect, export_command, session
+from .certificates import Certificates
 from .commands import commands
-from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, load
+from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, Tls, Unix, load
 from .control import Control
 from .listener import ListenError, Server
 from .observability import configure_logging
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tmpfs9p {described()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     export_command.add_parser(commands)
+    connect.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
@@ -109,9 +111,12 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    certificates = _certificates(config)
+    if certificates is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
     store = Store(_memory(config), config.limits.max_depth)
     control: Control | None = None
-    server = Server(store, config.msize, config.limits, config.allow)
+    server = Server(store, config.msize, config.limits, config.allow, certificates)
     try:
         for export in config.exports:
             await _add(store, export)
@@ -119,7 +124,7 @@ async def serve(config: Config) -> None:
             control = _control(config.control, store, config)
         for address in config.listen:
             bound = server.listen(address)
-            print(f"ready: {bound}  mount: {_mount_command(bound, config.msize)}", flush=True)
+            print(f"ready: {bound}  {_how_to_use(bound, config.msize)}", flush=True)
         await stop.wait()
         log.info("stopping")
     finally:
@@ -152,6 +157,17 @@ def _control(path: str, store: Store, config: Config) -> Control:
         raise ConfigError(f"--control: {path}: {error.strerror}") from None
 
 
+def _certificates(config: Config) -> Certificates | None:
+    """What TLS needs, if it is used.
+
+    Raises:
+        ConfigError: a file can not be read, or is not what it must be.
+    """
+    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
+        return None
+    return Certificates(config.tls_cert, config.tls_key, config.tls_ca, dict(config.tls_user))
+
+
 def _memory(config: Config) -> Memory:
     """RAM and swap as configured.
 
@@ -172,8 +188,14 @@ def _memory(config: Config) -> Memory:
         raise ConfigError(f"--{key}: {config.ram} bytes: {error.strerror}") from None
 
 
-def _mount_command(address: Address, msize: int) -> str:
-    """What to type on a Linux client to mount this address."""
+def _how_to_use(address: Address, msize: int) -> str:
+    """What to type on a Linux client to mount this address, or to connect to it."""
+    if isinstance(address, Tls):
+        return f"connect: tmpfs9p connect {address} --cert FILE --key FILE --ca FILE"
+    return f"mount: {_mount_command(address, msize)}"
+
+
+def _mount_command(address: Tcp | Unix, msize: int) -> str:
     options = f"version=9p2000.L,msize={min(msize, 1 << 20)}"
     if isinstance(address, Tcp):
         return f"mount -t 9p -o trans=tcp,port={address.port},{options} {address.host} /mnt"

@@ -13,13 +13,14 @@ Rules of this file:
 """
 
 import os
+import pwd
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
@@ -44,13 +45,18 @@ class Tcp:
 
     host: str
     port: int
+    scheme: ClassVar[str] = "tcp"
 
     def __str__(self) -> str:
-        return (
-            f"tcp://[{self.host}]:{self.port}"
-            if ":" in self.host
-            else f"tcp://{self.host}:{self.port}"
-        )
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls(Tcp):
+    """A TCP address at which TLS is spoken."""
+
+    scheme: ClassVar[str] = "tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,13 @@ Network = IPv4Network | IPv6Network
 
 
 def address(text: str) -> Address:
-    """``tcp://HOST:PORT`` or ``unix:///PATH``."""
+    """``tcp://HOST:PORT``, ``tls://HOST:PORT`` or ``unix:///PATH``."""
     if text.startswith("unix:///"):
         return Unix(text[len("unix://") :])
-    match = re.fullmatch(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})", text)
-    if match is None or int(match[3]) > 65535:
-        raise ValueError("tcp://HOST:PORT or unix:///PATH")
-    return Tcp(match[1] or match[2], int(match[3]))
+    match = re.fullmatch(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})", text)
+    if match is None or int(match[4]) > 65535:
+        raise ValueError("tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
+    return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
 
 
 def size(text: str) -> int:
@@ -147,6 +153,17 @@ def _network(text: str) -> Network:
         ) from None
 
 
+def _tls_user(text: str) -> tuple[str, int]:
+    name, _, user = text.rpartition("=")
+    allowed = "NAME=USER: a name in certificates, and the name or number of a user here"
+    if not name or not user:
+        raise ValueError(allowed)
+    try:
+        return name, _id(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        raise ValueError(allowed) from None
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -190,7 +207,8 @@ OPTIONS: dict[str, Option] = {
         address,
         "tcp://127.0.0.1:5640",
         "ADDR",
-        "address to listen on, tcp://HOST:PORT or unix:///PATH; may be given several times",
+        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; may be given "
+        "several times",
         many=True,
     ),
     "allow": Option(
@@ -199,6 +217,21 @@ OPTIONS: dict[str, Option] = {
         "CIDR",
         "network whose clients may connect besides those of this machine; may be given several "
         "times (default: none)",
+        many=True,
+    ),
+    "tls-cert": Option(
+        _path, None, "FILE", "certificate chain to show at tls:// addresses, in PEM (default: none)"
+    ),
+    "tls-key": Option(_path, None, "FILE", "key to it, without a passphrase (default: none)"),
+    "tls-ca": Option(
+        _path, None, "FILE", "certificates of who certifies clients, in PEM (default: none)"
+    ),
+    "tls-user": Option(
+        _tls_user,
+        None,
+        "NAME=USER",
+        "whoever has this name in his certificate is that user; may be given several times "
+        "(default: none)",
         many=True,
     ),
     "size": Option(
@@ -358,6 +391,10 @@ class Config:
 
     listen: tuple[Address, ...]
     allow: tuple[Network, ...]
+    tls_cert: str | None
+    tls_key: str | None
+    tls_ca: str | None
+    tls_user: tuple[tuple[str, int], ...]
     size: int
     ram: int
     swap: tuple[str, ...]
@@ -410,6 +447,7 @@ def load(given: Mapping[str, list[str]], environ: Mapping[str, str], file: Path 
         _export(name, given, defaults, bool(values["swap"])) for name, given in exports.items()
     )
     _settle(values)
+    _check_tls(values)
     if values["client_memory"] < MESSAGES * values["msize"]:
         raise ConfigError(
             f"--client-memory: {values['client_memory']} is not allowed; it takes at least "
@@ -550,6 +588,23 @@ def _settle(values: dict[str, Any]) -> None:
         raise ConfigError(f"--swap-size: {swap_size} is less than a page for each --swap")
 
 
+def _check_tls(values: dict[str, Any]) -> None:
+    """Whether what TLS needs is there, and only if it is used."""
+    keys = ("tls-cert", "tls-key", "tls-ca", "tls-user")
+    used = next((it for it in values["listen"] if isinstance(it, Tls)), None)
+    for key in keys:
+        if used is None and values[_field(key)]:
+            raise ConfigError(f"--{key}: without a use, no --listen is tls://HOST:PORT")
+        if used is not None and not values[_field(key)]:
+            raise ConfigError(
+                f"--{key}: not given; {used} takes {', '.join(map('--'.__add__, keys))}"
+            )
+    users: dict[str, int] = {}
+    for name, uid in values["tls_user"]:
+        if users.setdefault(name, uid) != uid:
+            raise ConfigError(f"--tls-user: {name!r} is given as user {users[name]} and as {uid}")
+
+
 # Texts
 
 
@@ -587,4 +642,6 @@ def _texts(source: str, key: str, value: Any) -> list[str]:
         raise ConfigError(f"{source}: {value!r} is not allowed; write it as a string")
     if isinstance(value, bool):
         return [str(value).lower()]
+    if isinstance(value, dict) and key == "tls-user":
+        return [f"{name}={user}" for name, user in value.items()]
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]

@@ -128,6 +128,11 @@ def uid_of(uname: bytes, n_uname: int) -> int:
         return NOBODY
 
 
+def certified(peer: Peer, name: str, uid: int) -> Peer:
+    """A peer that has shown a certificate of this name, which is that of user ``uid``."""
+    return Peer(f"{peer.name} {name}", uid, uid == 0, peer.address)
+
+
 def address_of(name: tuple[str, int] | tuple[str, int, int, int]) -> IPv4Address | IPv6Address:
     """The address in a socket's name, as IPv4 where it is IPv4 in IPv6's clothes."""
     address = ip_address(name[0].partition("%")[0])

@@ -12,15 +12,17 @@ from functools import partial
 
 import structlog
 
-from .config import Address, Network, Tcp, Unix
+from .certificates import Certificates
+from .config import Address, Network, Tcp, Tls, Unix
 from .connection import Buffers, Connection, Replies
 from .fids import Client
-from .identity import Peer, address_of, peer_of
+from .identity import Peer, address_of, certified, peer_of
 from .limits import Limits
 from .room import Room
 from .session import Session
 from .spin import Spin
 from .store import Store
+from .tls import LINGER, Stream, why_not
 from .unixsocket import BACKLOG, UnixSocket
 from .watch import Watch
 
@@ -48,16 +50,23 @@ class Server:
         msize: the largest message offered, in bytes.
         limits: what clients may hold.
         allow: the networks whose clients may connect; those of this machine always may.
+        certificates: for TLS.
     """
 
     def __init__(
-        self, store: Store, msize: int, limits: Limits, allow: Collection[Network] = ()
+        self,
+        store: Store,
+        msize: int,
+        limits: Limits,
+        allow: Collection[Network] = (),
+        certificates: Certificates | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._store = store
         self._msize = msize
         self._limits = limits
         self._allow = allow
+        self._certificates = certificates
         self._refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
         self._requests = Room(limits.request_bytes, loop.call_soon)
@@ -70,6 +79,11 @@ class Server:
         self._strangers: dict[socket.socket, socket.socket] = {}
         self._connections: set[Connection] = set()
         self._watch = Watch(self._connections, loop.call_later)
+        #: Where TLS is spoken; who is about to say who he is there; and all who speak it.
+        self._secure: set[socket.socket] = set()
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._relays: set[asyncio.Task[None]] = set()
+        #: The clients there are, those that are not yet or no longer served too.
         self._per_peer: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
@@ -85,15 +99,18 @@ class Server:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
-        if not self._allow and _is_exposed(sock):
+        secure = isinstance(address, Tls)
+        if not self._allow and not secure and _is_exposed(sock):
             sock.close()
             raise ListenError(
                 f"{address}: others than this machine could connect; say who may: add --allow CIDR"
             )
         self._listening.append(sock)
+        if secure:
+            self._secure.add(sock)
         self._resume_accepting(sock)
         if isinstance(address, Tcp):
-            return Tcp(address.host, sock.getsockname()[1])
+            return type(address)(address.host, sock.getsockname()[1])
         return address
 
     async def stop(self) -> None:
@@ -110,15 +127,21 @@ class Server:
         self._strangers.clear()
         for unix in self._unix:
             unix.close()
+        for task in self._greeting:
+            task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
         for connection in list(self._connections):
             connection.finish()
-        if self._connections:
+        if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.close("server stops")
+        relays = list(self._relays)
+        for task in relays:
+            task.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
 
     def _bound_unix(self, address: Unix) -> socket.socket:
@@ -153,17 +176,27 @@ class Server:
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
-        why_not = self._why_not(peer, who)
-        if why_not is not None:
-            self._refusals.log(peer.name, why_not)
+        secure = listening in self._secure
+        refusal = self._refusal(peer, who, secure)
+        if refusal is not None:
+            self._refusals.log(peer.name, refusal)
             sock.close()
             return
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._empty.clear()
-        make_session = partial(self._make_session, peer)
         self._per_peer[who] += 1
+        if not secure:
+            self._serve(sock, peer, partial(self._gone, who))
+            return
+        task = loop.create_task(self._greet(sock, peer))
+        self._greeting.add(task)
+        self._relays.add(task)
+        task.add_done_callback(partial(self._relayed, who, sock))
+
+    def _serve(self, sock: socket.socket, peer: Peer, gone: Callable[[Connection], None]) -> None:
+        """Serve a client; ``gone`` is called when its connection has ended."""
         self._connections.add(
             Connection(
                 sock,
@@ -173,16 +206,57 @@ class Server:
                 self._replies,
                 self._spin,
                 self._watch,
-                make_session,
-                partial(self._gone, who),
+                partial(self._make_session, peer),
+                gone,
             )
         )
 
-    def _why_not(self, peer: Peer, who: str) -> str | None:
+    async def _greet(self, sock: socket.socket, peer: Peer) -> None:
+        """Find out who speaks TLS on this socket, and if he may, serve him until the end."""
+        assert self._certificates is not None
+        task = asyncio.current_task()
+        assert task is not None
+        stream = Stream(sock, self._certificates.context)
+        try:
+            async with asyncio.timeout(self._limits.version_timeout):
+                name, uid = self._certificates.user_of(await stream.shake_hands())
+            near, far = socket.socketpair()
+        except (OSError, ValueError, MemoryError) as error:
+            self._refusals.log(peer.name, why_not(error))
+            with suppress(OSError):
+                async with asyncio.timeout(LINGER):
+                    await stream.dismiss()
+            return
+        self._greeting.discard(task)
+        near.setblocking(False)
+        far.setblocking(False)
+        peer = certified(peer, name, uid)
+        self._serve(near, peer, partial(self._served, task))
+        with far:
+            try:
+                await stream.relay(far)
+            except (OSError, MemoryError) as error:
+                log.info("tls failed", peer=peer.name, why=why_not(error))
+
+    def _served(self, task: "asyncio.Task[None]", connection: Connection) -> None:
+        """A client that speaks TLS has all that it gets; it may take some time to take that."""
+        self._connections.discard(connection)
+        asyncio.get_running_loop().call_later(LINGER, task.cancel)
+
+    def _relayed(self, who: str, sock: socket.socket, task: "asyncio.Task[None]") -> None:
+        """A client that speaks TLS is gone."""
+        sock.close()
+        self._greeting.discard(task)
+        self._relays.discard(task)
+        self._leave(who)
+
+    def _refusal(self, peer: Peer, who: str, secure: bool) -> str | None:
         """Why one more connection of this peer is not taken, if it is not."""
-        if peer.address is not None and not any(peer.address in net for net in self._allow):
+        address = peer.address
+        anybody = address is None or (secure and not self._allow)
+        if not anybody and not any(address in network for network in self._allow):
             return "not in --allow"
-        if len(self._connections) >= self._limits.max_connections:
+        if self._per_peer.total() >= self._limits.max_connections:
             return "more than --max-connections"
         if self._per_peer[who] >= self._limits.max_connections_per_peer:
             return "more than --max-connections-per-peer"
@@ -198,10 +272,14 @@ class Server:
 
     def _gone(self, who: str, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._leave(who)
+
+    def _leave(self, who: str) -> None:
+        """A client of this peer is gone."""
         self._per_peer[who] -= 1
         if not self._per_peer[who]:
             del self._per_peer[who]
-        if not self._connections:
+        if not self._per_peer:
             self._empty.set()
 
 

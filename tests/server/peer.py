@@ -413,7 +413,8 @@ class SocketPeer:
         """Close this end."""
         self.writer.close()
         with suppress(ConnectionError):
-            await self.writer.wait_closed()
+            async with asyncio.timeout(GUARD):
+                await self.writer.wait_closed()
 
     def abort(self) -> None:
         """Vanish, as a client that crashed."""

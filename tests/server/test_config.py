@@ -15,6 +15,7 @@ from server.config import (
     ConfigError,
     ExportConfig,
     Tcp,
+    Tls,
     Unix,
     address,
     export_of,
@@ -29,6 +30,13 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 WITH_SWAP = {"size": ["8m"], "ram": ["2m"], "swap": ["/swap"]}
+WITH_TLS = {
+    "listen": ["tls://0.0.0.0:5641"],
+    "tls-cert": ["/cert"],
+    "tls-key": ["/key"],
+    "tls-ca": ["/ca"],
+    "tls-user": ["alice=5"],
+}
 
 
 def from_command_line(**given: str) -> Config:
@@ -49,6 +57,10 @@ def test_the_defaults() -> None:
     assert config == Config(
         listen=(Tcp("127.0.0.1", 5640),),
         allow=(),
+        tls_cert=None,
+        tls_key=None,
+        tls_ca=None,
+        tls_user=(),
         size=host_ram() * 50 // 100,
         ram=host_ram() * 50 // 100,
         swap=(),
@@ -111,8 +123,9 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "log-level": "error",
         "mode": "711",
         "client-memory": "128m",
+        "tls-user": "bob=6",
     }.get(key, "12345")
-    default = WITH_SWAP if "swap" in key or key == "ram" else {}
+    default = WITH_SWAP if "swap" in key or key == "ram" else WITH_TLS if "tls" in key else {}
     others = {other: texts for other, texts in default.items() if other != key}
     file = tmp_path / "t9.toml"
     file.write_text(f'{key} = "{text}"\n')
@@ -223,15 +236,15 @@ def test_values_at_the_edge_are_taken(key: str, text: str, expected: object) -> 
 
 
 BAD = [
-    ("listen", "", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "127.0.0.1:5640", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://127.0.0.1", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://:5640", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://::1:5640", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://host:65536", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://host:-1", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "unix://relative", "tcp://HOST:PORT or unix:///PATH"),
-    ("listen", "udp://host:1", "tcp://HOST:PORT or unix:///PATH"),
+    ("listen", "", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "127.0.0.1:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "tcp://127.0.0.1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "tcp://:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "tcp://::1:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "tcp://host:65536", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "tcp://host:-1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "unix://relative", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    ("listen", "udp://host:1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
     ("allow", "everybody", "networks as 10.0.0.0/8"),
     ("allow", "10.0.0.1/8", "networks as 10.0.0.0/8 or fd00::/8, no bits beside"),
     ("size", "", "a number of bytes, with k, m, g, t or %"),
@@ -331,6 +344,44 @@ def test_ram_and_swap_that_do_not_fit_together_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         from_command_line(size="8m", **given)
+
+
+# TLS
+
+
+def test_names_in_certificates_are_users(tmp_path: Path) -> None:
+    given = {**WITH_TLS, "tls-user": ["alice=5", "a=b=root", "alice=5"]}
+    assert load(given, {}, None).tls_user == (("alice", 5), ("a=b", 0), ("alice", 5))
+    others = {key: texts for key, texts in WITH_TLS.items() if key != "tls-user"}
+    file = tmp_path / "t9.toml"
+    file.write_text('[tls-user]\n"Alice, her mail" = 5\n"spiffe://x/a" = "root"\n')
+    assert load(others, {}, file).tls_user == (("Alice, her mail", 5), ("spiffe://x/a", 0))
+
+
+@pytest.mark.parametrize("text", ["alice", "=5", "alice=", "alice=nobody-of-that-name", "a=-1"])
+def test_a_name_stands_for_a_user_there_is(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--tls-user: '{text}' is not allowed; it takes NAME="):
+        load({**WITH_TLS, "tls-user": [text]}, {}, None)
+
+
+def test_a_name_stands_for_one_user() -> None:
+    with pytest.raises(ConfigError, match="--tls-user: 'alice' is given as user 5 and as 6"):
+        load({**WITH_TLS, "tls-user": ["alice=5", "alice=6"]}, {}, None)
+
+
+@pytest.mark.parametrize("key", ["tls-cert", "tls-key", "tls-ca", "tls-user"])
+def test_tls_takes_all_its_options_and_they_take_it(key: str) -> None:
+    given = {other: texts for other, texts in WITH_TLS.items() if other != key}
+    with pytest.raises(ConfigError, match=f"--{key}: not given; tls://0.0.0.0:5641 takes --tls-c"):
+        load(given, {}, None)
+    with pytest.raises(ConfigError, match=f"--{key}: without a use, no --listen is tls://"):
+        load({key: WITH_TLS[key]}, {}, None)
+
+
+def test_an_address_of_tls_is_not_that_without() -> None:
+    assert address("tls://[::1]:1") == Tls("::1", 1)
+    assert Tls("::1", 1) != Tcp("::1", 1)
+    assert str(Tls("::1", 1)) == "tls://[::1]:1"
 
 
 def test_each_swap_file_holds_a_page_at_least() -> None:
@@ -529,7 +580,7 @@ def test_exports_that_do_not_fit_are_refused(
 
 
 def test_an_unknown_key_is_told_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sise: no such key; there are: listen, allow, size,"):
+    with pytest.raises(ConfigError, match="sise: no such key; there are: listen, allow, tls-c"):
         from_toml(tmp_path, 'sise = "1g"\n')
 
 

@@ -49,7 +49,7 @@ class Running:
         """The next address that it says it serves, and how to mount it."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        match = re.fullmatch(r"ready: (.+)  mount: (mount .+)\n", line)
+        match = re.fullmatch(r"ready: (.+)  (?:mount|connect): (.+)\n", line)
         assert match is not None, f"{line!r} does not say that the server is ready"
         return match[1], match[2]
 
@@ -62,6 +62,9 @@ class Running:
             return sock
         host, port = address.removeprefix("tcp://").rsplit(":", 1)
         return socket.create_connection((host, int(port)), timeout=GUARD)
+
+    def tell(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str]]:
         """Its exit status, and the events that it logged."""
