@@ -53,13 +53,18 @@ def setxattr(
 
     Raises:
         OSError: EEXIST, ENODATA; ERANGE, bad length of the name; E2BIG, of the value;
-            EOPNOTSUPP, EPERM: see :func:`_check_name`; EINVAL, no ACL; ENOSPC; see
-            :func:`.permissions.require_xattr`.
+            EOPNOTSUPP, EPERM: see :func:`_check_name`; EINVAL, no ACL; EACCES, a default ACL of
+            what is no directory; ENOSPC; see :func:`.permissions.require_xattr`.
     """
     _check_name(node, name, errno.EPERM)
     if len(value) > VALUE_MAX:
         refuse(errno.E2BIG)
     permissions.require_xattr(node, cred, name, permissions.WRITE)
+    if cred.checked and name in ACLS and value == acl.VERSION:  # an ACL without entries
+        removexattr(node, name, cred)
+        return
+    if name == acl.DEFAULT and not node.is_dir:
+        refuse(errno.EACCES)
     xattrs = node.xattrs or {}
     if create and name in xattrs:
         refuse(errno.EEXIST)
@@ -80,7 +85,7 @@ def setxattr(
 
 
 def removexattr(node: Node, name: bytes, cred: Cred) -> None:
-    """Remove an attribute.
+    """Remove an attribute; an ACL may also be there no more.
 
     Raises:
         OSError: ENODATA; EOPNOTSUPP, no such namespace; see :func:`.permissions.require_xattr`.
@@ -89,6 +94,8 @@ def removexattr(node: Node, name: bytes, cred: Cred) -> None:
     permissions.require_xattr(node, cred, name, permissions.WRITE)
     xattrs = node.xattrs or {}
     if name not in xattrs:
+        if name in ACLS:
+            return
         refuse(errno.ENODATA)
     _store(node, {key: value for key, value in xattrs.items() if key != name})
 
