@@ -87,9 +87,6 @@ def test_an_acl_that_is_none_allows_nothing(mount: Mount) -> None:
     xattr.setxattr(node, acl.ACCESS, b"no acl", ROOT)
     with refused(errno.EINVAL):
         permissions.require(node, ME, READ)
-    with refused(errno.EINVAL):
-        vnops.setattr(node, ROOT, mode=0o600)
-    assert stat.S_IMODE(node.mode) == 0o666
 
 
 def test_root_does_all_in_a_directory_without_any_bit(mount: Mount) -> None:
