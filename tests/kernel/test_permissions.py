@@ -595,6 +595,16 @@ def test_acls_are_set_read_and_removed(court: Court, kind: str, user: User) -> N
             court.agrees((prepared, user, changes))
 
 
+@pytest.mark.parametrize("kind", ["file", "dir", "fifo"])
+@pytest.mark.parametrize("user", [USER, SUPERUSER])
+def test_what_is_left_of_the_mode_without_an_acl(court: Court, kind: str, user: User) -> None:
+    for gid, mode in itertools.product((MINE, FOREIGN), (0o2644, 0o6755)):
+        prepared = made("x", kind, mode, ME, gid)
+        for before in ([], [("setxattr", "x", ACCESS_ACL, ACLS["a user"]), ("chmod", "x", mode)]):
+            court.agrees((prepared + before, user, [("removexattr", "x", ACCESS_ACL)]))
+            court.agrees((prepared + before, user, [("setxattr", "x", ACCESS_ACL, acl())]))
+
+
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("sticky", [0, stat.S_ISVTX])
 @pytest.mark.parametrize("kind", ["file", "dir", "fifo", "symlink"])

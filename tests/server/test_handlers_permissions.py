@@ -107,6 +107,30 @@ def test_reading_is_checked_where_it_begins(peer: Peer, become: Callable[[Cred],
             peer.call(m.Twalk(DIRECTORY, 61, [name]))
 
 
+@pytest.mark.parametrize("last", [b"f", b".."])
+@pytest.mark.parametrize("closed", range(4))
+def test_a_walk_searches_each_directory_on_its_way(
+    peer: Peer, become: Callable[[Cred], None], closed: int, last: bytes
+) -> None:
+    """What may not be searched ends it there; there is a new fid after a whole walk only."""
+    way = [peer.walk(b"d")]
+    for name in (b"1", b"2", b"3"):
+        way.append(peer.mkdir(name, parent=way[-1]))
+    peer.clunk(peer.create(b"f", parent=way[-1]))
+    become(USER)
+    names = [b"1", b"2", b"3", last]
+    assert len(peer.call(m.Twalk(DIRECTORY, 60, names)).qids) == 4
+    peer.clunk(60)
+    peer.call(m.Tsetattr(way[closed], c.SETATTR_MODE, 0o766, 0, 0, 0, 0, 0, 0, 0))
+    if closed:
+        assert len(peer.call(m.Twalk(DIRECTORY, 60, names)).qids) == closed
+    else:
+        with raises_errno(errno.EACCES):
+            peer.call(m.Twalk(DIRECTORY, 60, names))
+    with raises_errno(errno.EBADF):
+        peer.clunk(60)
+
+
 def test_who_made_a_file_writes_it_whatever_its_mode(
     peer: Peer, become: Callable[[Cred], None]
 ) -> None:

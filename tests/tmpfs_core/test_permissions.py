@@ -4,7 +4,7 @@ import errno
 import stat
 import struct
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -15,7 +15,17 @@ from tmpfs_core.mount import Mount
 from tmpfs_core.node import Node
 from tmpfs_core.permissions import EXECUTE, NOW, READ, WRITE
 
-from .support import World, inodes_used, make_dir, make_file, refused, snapshot, used
+from .support import (
+    World,
+    inodes_used,
+    make_dir,
+    make_file,
+    names,
+    put,
+    refused,
+    snapshot,
+    used,
+)
 
 ME = Cred(1001, gid=2001, groups=frozenset({2002}), checked=True)
 SUPERUSER = Cred(0, checked=True)
@@ -162,6 +172,114 @@ def test_who_is_readonly_reads(world: World) -> None:
     permissions.require(world.file.node, READONLY, READ)
     assert vnops.lookup(world.root, b"file", READONLY) is world.file
     assert xattr.listxattr(world.file.node, READONLY) == b""
+
+
+# What a directory, an owner and a namespace have of their own
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "inner", "refusal"),
+    [
+        (0o1777, 1, 1, errno.EPERM),
+        (0o1777, 1, 1001, None),
+        (0o1777, 1001, 1, None),
+        (0o0777, 1, 1, None),
+        (0o1755, 1, 1001, errno.EACCES),
+    ],
+)
+def test_in_a_sticky_directory_an_owner_removes_and_nobody_else(
+    mount: Mount, mode: int, owner: int, inner: int, refusal: int | None
+) -> None:
+    directory = make_dir(mount.root)
+    vnops.create(directory, b"a", 0o644, Cred(inner), 0)
+    kept = vnops.create(directory, b"b", 0o644, Cred(inner), 0)
+    vnops.setattr(directory, ROOT, mode=mode, uid=owner)
+    with nullcontext() if refusal is None else refused(refusal):
+        vnops.rename(kept, directory, b"c", ME)
+    with nullcontext() if refusal is None else refused(refusal):
+        vnops.unlink(directory, b"a", ME)
+    assert names(directory) == ([b"a", b"b"] if refusal else [b"c"])
+
+
+def test_root_alone_makes_devices(mount: Mount) -> None:
+    mount.root.mode = stat.S_IFDIR | 0o777
+    for mode, rdev in ((stat.S_IFCHR, 259), (stat.S_IFBLK, 0)):
+        with refused(errno.EPERM):
+            vnops.mknod(mount.root, b"x", mode, rdev, ME, 0)
+        vnops.mknod(mount.root, b"%d" % mode, mode, rdev, SUPERUSER, 0)
+    vnops.mknod(mount.root, b"whiteout", stat.S_IFCHR, 0, ME, 0)
+
+
+def test_an_owner_gives_to_his_groups_and_to_nobody_else(mount: Mount) -> None:
+    node = node_of(mount, 0o644, ME.uid, 1)
+    for uid, gid in ((1, None), (None, 2003), (ME.uid, 2003)):
+        with refused(errno.EPERM):
+            vnops.setattr(node, ME, uid=uid, gid=gid)
+    vnops.setattr(node, ME, uid=ME.uid, gid=1)  # as they are
+    for gid in (2001, 2002):
+        vnops.setattr(node, ME, gid=gid)
+        assert (node.uid, node.gid) == (ME.uid, gid)
+    vnops.setattr(node, ME, atime=1, mtime=2)
+    assert (node.atime, node.mtime) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda node: vnops.setattr(node, ME, mode=0o2755),
+        lambda node: vnops.setattr(node, ME, uid=ME.uid),
+        lambda node: put(node, b"data", cred=ME),
+        lambda node: xattr.setxattr(node, acl.ACCESS, NAMED, ME),
+        lambda node: xattr.setxattr(node, acl.ACCESS, acl.VERSION, ME),
+        lambda node: xattr.removexattr(node, acl.ACCESS, ME),
+    ],
+)
+def test_set_group_id_of_a_foreign_group_goes_with_each_change(
+    mount: Mount, change: Callable[[Node], object]
+) -> None:
+    foreign = node_of(mount, 0o2644, ME.uid, 1)
+    change(foreign)
+    assert not foreign.mode & stat.S_ISGID
+    own = node_of(mount, 0o2644, ME.uid, 2002, b"own")
+    change(own)
+    assert own.mode & stat.S_ISGID
+
+
+def test_a_setgid_directory_gives_its_group_but_no_setgid_program_of_it(mount: Mount) -> None:
+    vnops.setattr(mount.root, ROOT, mode=0o2777, gid=1)
+    file = vnops.create(mount.root, b"f", 0o2755, ME, 2001).node
+    assert (file.gid, stat.S_IMODE(file.mode)) == (1, 0o755)
+    directory = vnops.mkdir(mount.root, b"d", 0o755, ME, 2001).node
+    assert (directory.gid, stat.S_IMODE(directory.mode)) == (1, 0o2755)
+
+
+def test_attributes_of_users_go_on_another_s_sticky_directory_by_its_owner_only(
+    mount: Mount,
+) -> None:
+    directory = make_dir(mount.root)
+    vnops.setattr(directory, ROOT, mode=0o1777)
+    with refused(errno.EPERM):
+        xattr.setxattr(directory, b"user.a", b"", ME)
+    vnops.setattr(directory, ROOT, uid=ME.uid)
+    xattr.setxattr(directory, b"user.a", b"", ME)
+
+
+def test_a_file_has_no_default_acl_and_can_not_have_one(mount: Mount) -> None:
+    node = node_of(mount, 0o644, ME.uid, 1)
+    for cred in (ME, SUPERUSER, ROOT):
+        with refused(errno.EACCES):
+            xattr.setxattr(node, acl.DEFAULT, NAMED, cred)
+        xattr.removexattr(node, acl.DEFAULT, cred)
+    assert node.xattrs is None
+
+
+def test_an_acl_that_says_no_more_than_a_mode_becomes_one(mount: Mount) -> None:
+    node = node_of(mount, 0o600, ME.uid, 2001)
+    xattr.setxattr(node, acl.ACCESS, NAMED, ME)
+    assert xattr.getxattr(node, acl.ACCESS, ME) == NAMED
+    plain = acl_of((1, 7, 0), (4, 5, 0), (32, 1, 0))
+    xattr.setxattr(node, acl.ACCESS, plain, ME)
+    assert (node.xattrs, stat.S_IMODE(node.mode)) == (None, 0o751)
 
 
 # What hangs on a sysctl with Linux (fs.protected_hardlinks), and what no system call asks for
