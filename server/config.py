@@ -111,6 +111,12 @@ def _id(text: str) -> int:
     return int(text)
 
 
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("true or false")
+    return text == "true"
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -129,6 +135,11 @@ class Option:
     metavar: str
     help: str
     many: bool = False
+
+    @property
+    def is_flag(self) -> bool:
+        """On the command line it is given or not, and takes no value."""
+        return self.parse is _flag
 
 
 #: The options of ``serve`` by their key.
@@ -159,6 +170,9 @@ OPTIONS: dict[str, Option] = {
     "swap-size": Option(
         _file_size, None, "SIZE", "bytes of swap in all (default: what --ram can not hold)"
     ),
+    "swap-encrypt": Option(
+        _flag, "false", "", "encrypt swap, with a key that only this process has"
+    ),
     "nr-inodes": Option(
         _count,
         str(host_ram() // PAGE // 2),
@@ -188,6 +202,7 @@ class Config:
     ram: int
     swap: tuple[str, ...]
     swap_size: int
+    swap_encrypt: bool
     nr_inodes: int
     mode: int
     uid: int
@@ -235,6 +250,8 @@ def _settle_swap(values: dict[str, Any]) -> None:
         raise ConfigError(f"--ram: {ram} is less than --size ({size}), so --swap must be given")
     elif values["swap_size"] is None:
         values["swap_size"] = size - ram + reserve_for(ram // PAGE) * PAGE
+    if values["swap_encrypt"] and not values["swap"]:
+        raise ConfigError("--swap-encrypt: without --swap there is nothing to encrypt")
     swap_size = values["swap_size"]
     if swap_size // PAGE < len(values["swap"]):
         raise ConfigError(f"--swap-size: {swap_size} is less than a page for each --swap")
@@ -267,4 +284,6 @@ def _texts(file: Path, key: str, value: Any) -> list[str]:
         raise ConfigError(f"{file}: {key}: [] is not allowed; it takes at least one value")
     if key == "mode" and not isinstance(value, str):  # whether 493 was 493 or 0o755 is not known
         raise ConfigError(f"{file}: mode: {value!r} is not allowed; write it as a string")
+    if isinstance(value, bool):
+        return [str(value).lower()]
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
