@@ -8,6 +8,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two at a time, as each kernel test waits for its guest or for its server.
+PARALLEL := --numprocesses 2 --dist worksteal
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint fuzz bench bench-memory bench-kernel dist clean
@@ -19,8 +21,8 @@ serve: .venv/serve
 
 test: .venv/test lint build/compiled
 	tests/install-packages
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
-	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest \
+	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
+	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
 
 lint: .venv/test
@@ -70,12 +72,12 @@ clean:
 	touch $@
 
 # The compiled build; an empty directory where no C compiler or no Python.h is.
-build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/compile
-	@rm -rf $@ $@.new && mkdir -p build
-	@if command -v cc >/dev/null && test -e "$$($(BIN)/python -c \
+build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/python
+	@rm -rf $@ $@.new && mkdir -p build; \
+	if command -v $(CC) >/dev/null && test -e "$$($(BIN)/python -c \
 	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
-	  echo "compiling, which takes a minute" && \
-	  TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new >build/log 2>&1 || \
-	  { tail build/log; exit 1; }; \
+	  echo "compiling, which takes a minute" && { $(MAKE) --silent .venv/compile && \
+	  CC=$(CC) TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new; \
+	  } >build/log 2>&1 || { tail build/log; exit 1; }; \
 	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@.new; fi
 	@touch $@.new && mv $@.new $@

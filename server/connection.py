@@ -9,6 +9,9 @@ Rules of this file:
   scratch buffer, so that its data need not be copied from there.
 * Views of live pages are handed to the kernel in the same step; what it did not take is copied.
 * While replies wait for their reader, nothing is read from it (back-pressure).
+* Who has much under way when the server stops gets all answers, then the end of the stream.  The
+  socket is closed when the client has closed its own: to close it before would have the kernel
+  throw away what the client has not read yet, if it sends anything more (a reset, RFC 9293 3.6.1).
 """
 
 import asyncio
@@ -31,7 +34,7 @@ log = structlog.get_logger()
 #: Bytes received at once, for the smaller frames; a larger one gets a buffer of its size.
 SCRATCH: Final = 262144
 #: Most buffers in one sendmsg(2).
-IOV_MAX: Final = 1024
+IOV_MAX = 1024
 #: Bytes of replies after which a turn ends, even if other requests are here already.
 TURN_BYTES: Final = 1 << 20
 #: Bytes received at once after a large write.
@@ -92,16 +95,17 @@ class Connection:
         self._at_once = SCRATCH  # the most to receive into the scratch buffer
         self._unsent: memoryview | None = None  # while set, nothing is read
         self._finishing = False
+        self._lingers = False  # something was answered while finishing
         self._open = True
         self._reading = False
         self._resume()
         self._log.info("client connected")
 
     def finish(self) -> None:
-        """Take no more requests; close when what was answered is sent."""
+        """Answer what has come in, take no more, and close when the client has the replies."""
         self._finishing = True
-        if self._unsent is None:
-            self.close("server stops")
+        self._lingers = not self._reading
+        self._go_on()
 
     def close(self, why: str) -> None:
         """End the connection at once and free all that it held."""
@@ -123,10 +127,52 @@ class Connection:
             else:
                 self._receive()
         except BlockingIOError:
-            pass
+            if self._finishing:
+                self._end()
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
+        except MemoryError:
+            self._starve()
+        else:
+            if self._finishing:
+                self._lingers = True
+                self._loop.call_soon(self._go_on)
         self._spin.served()
+
+    def _starve(self) -> None:
+        """There is no memory for what this client sends or gets: give up all that it holds."""
+        self._log.error("out of memory")
+        self.close("out of memory")
+
+    def _go_on(self) -> None:
+        """Finishing: look for more requests, if nothing stands against it."""
+        if self._open and self._reading:
+            self._readable()
+
+    def _end(self) -> None:
+        """Finishing, and nothing more is here: unless more is due, tell the client that all is."""
+        if self._held or self._session.cargo is not None:
+            return  # the rest of a request is on its way
+        if self._session.provided_for:
+            self._lingers = True
+        elif self._lingers:
+            self._session.close()
+            self._sock.shutdown(socket.SHUT_WR)
+            self._loop.add_reader(self._sock, self._discard)
+            self._reading = False
+        else:
+            self.close("server stops")
+
+    def _discard(self) -> None:
+        """The client has all answers: wait until it closes."""
+        try:
+            ended = not self._sock.recv_into(self._buffers.scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self.close("server stops")
 
     def _receive(self) -> None:
         """Receive and handle what is there."""
@@ -183,7 +229,7 @@ class Connection:
     def _replied(self) -> None:
         """A request that had to wait was answered."""
         self._send()
-        if not self._reading:
+        if not self._reading or self._finishing:
             self._resume()
 
     def _pause(self) -> None:
@@ -200,7 +246,12 @@ class Connection:
             self._reading = True
             self._loop.add_reader(self._sock, self._readable)
         if self._inbox is not None and not self._session.needed:
-            self._handle(self._inbox, self._held)
+            try:
+                self._handle(self._inbox, self._held)
+            except MemoryError:
+                self._starve()
+        if self._finishing:
+            self._loop.call_soon(self._go_on)
 
     def _keep(self, buffer: memoryview, start: int, stop: int) -> None:
         """Hold ``buffer[start:stop]`` in a buffer where the frame it begins can be completed."""
@@ -229,11 +280,18 @@ class Connection:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return 0
+        except MemoryError:
+            self._starve()
+            return 0
         size = 0
         for part in out:
             size += len(part)
         if sent < size:
-            self._unsent = memoryview(_behind(out, sent))
+            try:
+                self._unsent = memoryview(_behind(out, sent))
+            except MemoryError:
+                self._starve()
+                return sent
             self._pause()
             self._loop.add_writer(self._sock, self._writable)
         out.clear()
@@ -255,10 +313,7 @@ class Connection:
         self._loop.remove_writer(self._sock)
         self._send()
         if self._unsent is None:
-            if self._finishing:
-                self.close("server stops")
-            else:
-                self._resume()
+            self._resume()
 
 
 def _behind(parts: list[Buffer], sent: int) -> bytes:

@@ -3,8 +3,8 @@
 Rules of this file:
 
 * A fid holds its node from the moment it is entered until it is clunked.
-* A fid is of one kind at a time: a place in the tree, opened or not, or an attribute being read
-  or written (``xattr``).
+* A fid is of one kind at a time: a place in the tree, opened or not, or something else
+  (``xattr``): an attribute being read or written, or what is left when its export was removed.
 """
 
 import errno
@@ -16,7 +16,7 @@ from tmpfs_core.directory import Dirent
 from tmpfs_core.errors import refuse
 from tmpfs_core.node import FileNode, Node, vref, vrele
 
-from .exports import Exports
+from .exports import Export, Exports
 from .identity import Peer
 from .wire.constants import NOFID, O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
 
@@ -63,6 +63,16 @@ class XattrDraft:
             xattr.removexattr(node, self.name, cred)
 
 
+class Stale:
+    """What a fid stands for whose export was removed: it can only be clunked."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        refuse(errno.ESTALE)
+
+    def write(self, offset: int, data: memoryview) -> int:
+        refuse(errno.ESTALE)
+
+
 class Fid:
     """A client's handle.
 
@@ -71,7 +81,7 @@ class Fid:
         node: what it stands for; stays when the name goes.
         cred: on whose behalf it acts.
         flags: the flags it was opened with; None while it is not open.
-        xattr: set while it stands for an attribute instead.
+        xattr: set while it stands for an attribute, or nothing any more, instead.
     """
 
     __slots__ = ("cred", "entry", "flags", "node", "xattr")
@@ -81,7 +91,7 @@ class Fid:
         self.node: Node = entry.node
         self.cred = cred
         self.flags: int | None = None
-        self.xattr: XattrValue | XattrDraft | None = None
+        self.xattr: XattrValue | XattrDraft | Stale | None = None
 
     def require_readable(self) -> None:
         if self.flags is None or self.flags & O_ACCMODE == O_WRONLY:
@@ -117,16 +127,20 @@ class Client:
         self.msize = 0
         self.lock_wait = lock_wait
         self.fids: dict[int, Fid] = {}
+        self._attached: set[Export] = set()
 
     def get(self, number: int) -> Fid:
         """The fid.
 
         Raises:
-            OSError: EBADF, there is none of that number, or it stands for an attribute.
+            OSError: EBADF, there is none of that number, or it stands for an attribute; ESTALE, its
+                export was removed.
         """
         fid = self.fids.get(number)
         if fid is None or fid.xattr is not None:
-            refuse(errno.EBADF)
+            refuse(
+                errno.ESTALE if fid is not None and isinstance(fid.xattr, Stale) else errno.EBADF
+            )
         return fid
 
     def require_free(self, number: int) -> None:
@@ -140,6 +154,12 @@ class Client:
         if number in self.fids:
             self.clunk(number)
         self.fids[number] = fid
+
+    def attach(self, number: int, export: Export, cred: Cred) -> None:
+        """Enter a fid for the root of an export."""
+        self.enter(number, Fid(export.mount.root.entry, cred))
+        self._attached.add(export)
+        export.clients.add(self)
 
     def clunk(self, number: int) -> Fid:
         """Forget the fid and what it held; the caller gets it for the last time.
@@ -158,7 +178,23 @@ class Client:
         vrele(node)
         return fid
 
+    def expel(self, export: Export) -> None:
+        """Let go of all it holds of an export that was removed: its fids are stale from now on."""
+        root = export.mount.root
+        for number, fid in list(self.fids.items()):
+            if fid.node.mount is export.mount:
+                stale = Fid(root.entry, fid.cred)
+                stale.xattr = Stale()
+                self.enter(number, stale)
+        self._leave(export)
+
     def reset(self) -> None:
         """Forget every fid."""
         for number in list(self.fids):
             self.clunk(number)
+        for export in list(self._attached):
+            self._leave(export)
+
+    def _leave(self, export: Export) -> None:
+        self._attached.remove(export)
+        export.clients.remove(self)

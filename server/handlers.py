@@ -26,7 +26,7 @@ from tmpfs_core.locks import FOREVER, Lock, RangeLocks
 from tmpfs_core.node import DirNode, FileNode, Node
 from tmpfs_core.permissions import EXECUTE, NOW, READ, WRITE, require
 
-from .fids import Client, Fid, XattrDraft, XattrValue
+from .fids import Client, Fid, Stale, XattrDraft, XattrValue
 from .identity import cred_of
 from .wire import messages as m
 from .wire.codec import Message
@@ -96,8 +96,12 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
 _QTYPES = {stat.S_IFDIR >> 12: QTDIR, stat.S_IFLNK >> 12: QTSYMLINK}
 
 
+def _qid(node: Node, version: int) -> QidFields:
+    return _QTYPES.get(node.mode >> 12, QTFILE), version, node.ino
+
+
 def qid_of(node: Node) -> QidFields:
-    return _QTYPES.get(node.mode >> 12, QTFILE), node.version, node.ino
+    return _qid(node, node.version)
 
 
 # The session and the tree
@@ -117,9 +121,8 @@ def attach(
         refuse(errno.EBADF)
     client.require_free(fid)
     export = client.exports.get(aname)
-    root = export.mount.root
-    client.enter(fid, Fid(root.entry, cred_of(client.peer, export, uname, n_uname)))
-    return m.Rattach.pack(tag, qid_of(root))
+    client.attach(fid, export, cred_of(client.peer, export, uname, n_uname))
+    return m.Rattach.pack(tag, qid_of(export.mount.root))
 
 
 @handles(m.Twalk)
@@ -178,12 +181,9 @@ def clunk(client: Client, tag: int, fid: int) -> Reply:
 @handles(m.Tremove)
 def remove(client: Client, tag: int, fid: int) -> Reply:
     """Removes the name by which the fid was reached; forgets the fid in any case."""
-    held = client.fids.get(fid)
     try:
-        if held is not None and held.xattr is None:
-            vnops.remove(held.entry, held.cred)
-        else:
-            refuse(errno.EBADF)
+        held = client.get(fid)
+        vnops.remove(held.entry, held.cred)
     finally:
         client.clunk(fid)
     return m.Rremove.pack(tag)
@@ -288,8 +288,10 @@ def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Ca
     if held is None:
         refuse(errno.EBADF)
     if held.xattr is not None:
-        if isinstance(held.xattr, XattrValue) or isinstance(data, Cargo):
-            refuse(errno.EBADF)  # cargo is for a file, which the fid was when it came in
+        if isinstance(held.xattr, XattrValue):
+            refuse(errno.EBADF)
+        if isinstance(data, Cargo):  # for a file, which the fid was when it came in
+            refuse(errno.ESTALE if isinstance(held.xattr, Stale) else errno.EBADF)
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
@@ -360,8 +362,7 @@ def _record(node: Node, cookie: int, name: bytes) -> bytes:
     """One of them.  Its qid has no version, so that it stays right while the node changes: what
     clients take from it is the number of the node (QEMU and diod leave the version out, too).
     """
-    kind = node.mode >> 12
-    return m.pack_record((_QTYPES.get(kind, QTFILE), 0, node.ino), cookie, kind, name)
+    return m.pack_record(_qid(node, 0), cookie, node.mode >> 12, name)
 
 
 # Names

@@ -104,6 +104,11 @@ class Session:
         """Whether so much data waits in requests that no more should be received."""
         return self._held > HELD_MAX
 
+    @property
+    def provided_for(self) -> bool:
+        """Whether requests wait for RAM or swap; they will be answered soon."""
+        return self._held > 0
+
     def receive(self, buffer: memoryview, start: int, stop: int) -> int:
         """Handle the whole frames of ``buffer[start:stop]``, one pass of them; where it stopped.
 

@@ -6,10 +6,12 @@ Rules of this file:
 * File data, long symbolic links and extended attributes are charged to ``blocks``; each node, and
   each further hard link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be
   limited).
+* Several mounts may share one memory, which knows pages by the number of their file: no two of
+  their files have the same.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .access import ROOT
@@ -58,7 +60,6 @@ class Mount:
         self.memory = memory or Memory(size // FRAME)
         self.blocks = Budget(size // FRAME)
         self.inodes = Budget(nr_inodes)
-        self._last_ino = 0
         self._first_gen = int.from_bytes(os.urandom(4), "little")
         #: Nodes without a name that somebody still holds, by ino.
         self.orphans: dict[int, Node] = {}
@@ -70,8 +71,8 @@ class Mount:
 
     def next_identity(self) -> tuple[int, int]:
         """A new (ino, gen).  gen starts at random, so that no two runs of a server agree on one."""
-        self._last_ino += 1
-        return self._last_ino, (self._first_gen + self._last_ino) & 0xFFFFFFFF
+        ino = self.memory.next_ino()
+        return ino, (self._first_gen + ino) & 0xFFFFFFFF
 
     def statfs(self) -> Statfs:
         return Statfs(
@@ -83,6 +84,27 @@ class Mount:
             fsid=self._first_gen,
             namelen=NAME_MAX,
         )
+
+    def clear(self) -> Iterator[None]:
+        """Free all but the root, a node at each step; nobody holds any of it, nor comes to."""
+        todo: list[DirNode] = [self.root]
+        while todo:
+            directory = todo.pop()
+            for entry in list(directory.entries.after(0)):
+                directory.leave(entry)
+                node = entry.node
+                if isinstance(node, DirNode):
+                    todo.append(node)
+                    node.nlink = 0
+                else:
+                    node.nlink -= 1
+                if node.nlink:
+                    self.inodes.give(1)
+                elif not node.is_dir:
+                    node.free()
+                yield
+            if directory is not self.root:
+                directory.free()
 
     def check(self) -> None:
         """Assert the invariants of the whole file system (for tests)."""

@@ -84,6 +84,11 @@ class Node:
         return 0
 
     @property
+    def parts(self) -> int:
+        """How many objects go when it goes: the node, and each page of data at rest."""
+        return 1
+
+    @property
     def is_dir(self) -> bool:
         return False
 
@@ -108,7 +113,7 @@ class Node:
         """Give back all that it is charged for, its inode included."""
         self.mount.blocks.give(self.xattr_frames)
         self.mount.inodes.give(1)
-        self.mount.on_freed(1)
+        self.mount.on_freed(self.parts)
 
 
 class FileNode(Node):
@@ -130,6 +135,10 @@ class FileNode(Node):
     def blocks(self) -> int:
         return self.uobj.charged << 3
 
+    @property
+    def parts(self) -> int:
+        return 1 + len(self.uobj.pages)
+
     def open(self) -> Vnode:
         """Its vnode, for one more user."""
         if self.vnode is None:
@@ -146,9 +155,8 @@ class FileNode(Node):
             self.vnode = None
 
     def free(self) -> None:
-        self.mount.on_freed(len(self.uobj.pages))
-        truncate(self.uobj, self.vnode, 0)
         super().free()
+        truncate(self.uobj, self.vnode, 0)
 
 
 class DirNode(Node):

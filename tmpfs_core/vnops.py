@@ -116,8 +116,11 @@ def link(node: Node, parent: Node, name: bytes, cred: Cred) -> Dirent:
     """Give ``node`` one more name (link(2)).
 
     Raises:
-        OSError: EPERM, a directory; ENOENT, it has no name any more; else as :func:`create`.
+        OSError: EXDEV, of another mount; EPERM, a directory; ENOENT, it has no name any more; else
+            as :func:`create`.
     """
+    if node.mount is not parent.mount:
+        refuse(errno.EXDEV)
     directory = _new_place(parent, name, cred)
     if node.is_dir:
         refuse(errno.EPERM)
@@ -173,9 +176,11 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     """Move ``entry`` to ``name`` in ``parent``, replacing what has that name (rename(2)).
 
     Raises:
-        OSError: ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into its own subtree, or a
-            name that can not be).
+        OSError: EXDEV (to another mount), ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into
+            its own subtree, or a name that can not be).
     """
+    if entry.node.mount is not parent.mount:
+        refuse(errno.EXDEV)
     old_parent = _parent_of(entry)
     directory = _directory(parent)
     require(directory, cred, EXECUTE)

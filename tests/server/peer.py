@@ -17,6 +17,7 @@ from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer as Identity
 from server.session import Session
+from server.store import Store
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message, Qid, parse
@@ -79,6 +80,13 @@ class Stream:
             assert size <= self._msize, f"{type(reply).__name__} of {size} bytes"
             replies.append((tag, reply))
         return replies
+
+
+def store_of(mount: Mount) -> Store:
+    """A store whose one export this is."""
+    store = Store(mount.memory)
+    store.put(Export("", mount))
+    return store
 
 
 def client_of(mount: Mount, lock_wait: float) -> Client:
@@ -274,7 +282,7 @@ MakePeer = Callable[..., Peer]
 @contextmanager
 def peers_of(mount: Mount) -> Iterator[MakePeer]:
     """Peers of one file system; when they are gone, nothing may be left of what they held."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(debug=True) as runner:
         made: list[Peer] = []
 
         def make(msize: int = 1 << 20, lock_wait: float = 3600.0, begin: bool = True) -> Peer:

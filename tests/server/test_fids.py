@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.fids import Client, Fid, XattrDraft, XattrValue
+from server.exports import Export
+from server.fids import Client, Fid, Stale, XattrDraft, XattrValue
 from server.wire import constants as c
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import ROOT
@@ -214,3 +215,41 @@ def test_an_unfinished_draft_is_not_committed(file: Dirent) -> None:
     with raises_errno(errno.EIO):
         it.commit(file.node, ROOT)
     assert file.node.xattrs is None
+
+
+# Exports
+
+
+def test_a_client_is_one_of_an_export_from_its_attach_to_its_end(
+    client: Client, mount: Mount
+) -> None:
+    export = Export("x", mount)
+    client.attach(1, export, ROOT)
+    client.attach(2, export, ROOT)
+    client.clunk(1)
+    assert export.clients == {client}
+    client.reset()
+    assert export.clients == set()
+
+
+def test_fids_of_an_export_that_was_removed_let_go_of_their_nodes(
+    client: Client, mount: Mount, file: Dirent
+) -> None:
+    export, other = Export("x", mount), Export("y", Mount(4096, 10))
+    client.attach(1, export, ROOT)
+    client.attach(2, other, ROOT)
+    held = Fid(file, ROOT)
+    client.enter(3, held)
+    file.node.range_locks().acquire(Lock(0, 1, True, "owner", held))
+    client.expel(export)
+    assert not is_held(file)
+    assert not file.node.range_locks().held
+    assert {n for n, fid in client.fids.items() if isinstance(fid.xattr, Stale)} == {1, 3}
+    assert (export.clients, other.clients) == (set(), {client})
+    for number in (1, 3):
+        with raises_errno(errno.ESTALE):
+            client.get(number)
+        client.clunk(number)
+    assert mount.root.refs == 0
+    client.attach(4, export, ROOT)  # as it would be if it came back
+    assert export.clients == {client}

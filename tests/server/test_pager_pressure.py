@@ -185,7 +185,7 @@ async def test_a_failed_page_out_is_tried_again_after_a_while(
 
     later: list[tuple[float, object]] = []
     monkeypatch.setattr(os, "pwritev", broken)
-    pager = small.server._pager
+    pager = small.pager
     loop = pager._loop
 
     class Loop:

@@ -5,6 +5,7 @@ import errno
 
 import pytest
 
+from server import listener
 from server import session as session_module
 from server.wire import constants as c
 from server.wire import messages as m
@@ -212,7 +213,7 @@ async def test_a_congested_connection_that_is_flushed_goes_on(
 
 async def stopped(world: Spilling, *gates: Gate) -> None:
     """Stop the server while I/O is held; it comes to its end before the threads do."""
-    threads = world.server._pager._threads
+    threads = world.pager._threads
     shutdown = threads.shutdown
 
     def end() -> None:
@@ -220,12 +221,33 @@ async def stopped(world: Spilling, *gates: Gate) -> None:
             gate.open()
         shutdown()
 
-    world.server._pager._threads.shutdown = end  # type: ignore[method-assign, assignment]
+    world.pager._threads.shutdown = end  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(GUARD):
         await world.server.stop()
     assert not threads._threads or all(not thread.is_alive() for thread in threads._threads)
 
 
+async def test_stopping_answers_reads_that_wait(world: Spilling, reads: Gate) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    await waits(peer, m.Tread(fid, 5, 100), reads)
+    stopping = asyncio.create_task(world.server.stop())
+    await pump()
+    reads.open()
+    assert await peer.reply() == (1, m.Rread(DATA[5:105]))
+    assert await peer.is_dropped()
+    await peer.close()
+    await stopping
+    assert not world.errors()
+
+
+@pytest.fixture
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops waits for nothing."""
+    monkeypatch.setattr(listener, "GRACE", 0.0)
+
+
+@pytest.mark.usefixtures("_no_grace")
 async def test_stopping_while_reads_wait(world: Spilling, reads: Gate) -> None:
     peer = await world.begin()
     fid = await swapped(world, peer)
@@ -236,6 +258,7 @@ async def test_stopping_while_reads_wait(world: Spilling, reads: Gate) -> None:
     assert not world.errors()
 
 
+@pytest.mark.usefixtures("_no_grace")
 async def test_stopping_while_writes_wait(small: Spilling, writes: Gate) -> None:
     peer = await small.begin()
     fid = await peer.create(b"file")
