@@ -115,9 +115,9 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    store = Store(_memory(config))
+    store = Store(_memory(config), config.limits.max_depth)
     control: Control | None = None
-    server = Server(store, config.msize, config.allow)
+    server = Server(store, config.msize, config.limits, config.allow)
     try:
         for export in config.exports:
             await _add(store, export)

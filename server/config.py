@@ -16,17 +16,22 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
+from .limits import Limits
 from .wire.constants import MSIZE_MIN
 
 MSIZE_MAX = 16 << 20
 PAGE = 4096
+#: The largest messages for which there must be room in --client-memory.
+MESSAGES = 16
+#: The limits unless something else is asked for.
+DEFAULT = Limits()
 
 
 class ConfigError(Exception):
@@ -107,6 +112,18 @@ def _count(text: str) -> int:
     if not 0 < value < 1 << 63 or "%" in text:
         raise ValueError("a number from 1 to 2^63 - 1, with k, m, g, t")
     return value
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 31:
+        raise ValueError("a number of seconds from 1 to 2147483647")
+    return int(text)
+
+
+def _seconds_or_never(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 1 << 31:
+        raise ValueError("a number of seconds up to 2147483647, or 0 for no limit")
+    return int(text)
 
 
 def _mode(text: str) -> int:
@@ -233,6 +250,51 @@ OPTIONS: dict[str, Option] = {
         _path, None, "PATH", "unix socket for tmpfs9p export add, rm and ls (default: none)"
     ),
     "msize": Option(_msize, "1m", "SIZE", "largest message offered to clients"),
+    "max-connections": Option(_count, str(DEFAULT.max_connections), "N", "clients at a time"),
+    "max-connections-per-peer": Option(
+        _count,
+        str(DEFAULT.max_connections_per_peer),
+        "N",
+        "clients at a time of one address, or of one user on this machine",
+    ),
+    "max-fids": Option(_count, str(DEFAULT.max_fids), "N", "files that a client may hold"),
+    "max-locks": Option(_count, str(DEFAULT.max_locks), "N", "locks that a client may hold"),
+    "max-xattr-bytes": Option(
+        _count,
+        str(DEFAULT.max_xattr_bytes),
+        "SIZE",
+        "bytes of extended attributes that a client may be reading and writing at a time",
+    ),
+    "max-requests": Option(
+        _count, str(DEFAULT.max_requests), "N", "requests of a client that may wait at a time"
+    ),
+    "max-request-bytes": Option(
+        _count,
+        str(DEFAULT.max_request_bytes),
+        "SIZE",
+        "bytes that they may hold; then no more are received from this client",
+    ),
+    "max-depth": Option(
+        _count, str(DEFAULT.max_depth), "N", "directories that may be above one another"
+    ),
+    "client-memory": Option(
+        _file_size,
+        str(DEFAULT.client_memory),
+        "SIZE",
+        "bytes that all clients together may make the server hold besides files",
+    ),
+    "frame-timeout": Option(
+        _seconds, str(DEFAULT.frame_timeout), "SECONDS", "time to send a request that was begun"
+    ),
+    "version-timeout": Option(
+        _seconds, str(DEFAULT.version_timeout), "SECONDS", "time for a client to say Tversion"
+    ),
+    "idle-timeout": Option(
+        _seconds_or_never,
+        str(DEFAULT.idle_timeout),
+        "SECONDS",
+        "time that a client may be silent; 0: for ever",
+    ),
     "log-format": Option(_one_of("console", "json"), "console", "FORMAT", "console or json"),
     "log-level": Option(
         _one_of("debug", "info", "warning", "error"),
@@ -316,6 +378,7 @@ class Config:
     exports: tuple[ExportConfig, ...]
     control: str | None
     msize: int
+    limits: Limits
     log_format: str
     log_level: str
 
@@ -356,7 +419,13 @@ def load(given: Mapping[str, list[str]], environ: Mapping[str, str], file: Path 
         _export(name, given, defaults, bool(values["swap"])) for name, given in exports.items()
     )
     _settle(values)
-    return Config(**values)
+    if values["client_memory"] < MESSAGES * values["msize"]:
+        raise ConfigError(
+            f"--client-memory: {values['client_memory']} is not allowed; it takes at least "
+            f"{MESSAGES} times --msize ({values['msize']})"
+        )
+    limits = Limits(**{field.name: values.pop(field.name) for field in fields(Limits)})
+    return Config(**values, limits=limits)
 
 
 def _variable(key: str) -> str:

@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -12,13 +13,16 @@ from functools import partial
 import structlog
 
 from .config import Address, Network, Tcp, Unix
-from .connection import Buffers, Connection
+from .connection import Buffers, Connection, Replies
 from .fids import Client
 from .identity import Peer, address_of, peer_of
+from .limits import Limits
+from .room import Room
 from .session import Session
 from .spin import Spin
 from .store import Store
 from .unixsocket import BACKLOG, UnixSocket
+from .watch import Watch
 
 log = structlog.get_logger()
 
@@ -42,21 +46,31 @@ class Server:
     Args:
         store: what is served.
         msize: the largest message offered, in bytes.
+        limits: what clients may hold.
         allow: the networks whose clients may connect; those of this machine always may.
     """
 
-    def __init__(self, store: Store, msize: int, allow: Collection[Network] = ()) -> None:
+    def __init__(
+        self, store: Store, msize: int, limits: Limits, allow: Collection[Network] = ()
+    ) -> None:
+        loop = asyncio.get_running_loop()
         self._store = store
         self._msize = msize
+        self._limits = limits
         self._allow = allow
         self._refusals = Refusals()
-        self._buffers = Buffers()
-        self._spin = Spin(asyncio.get_running_loop().call_soon)
+        self._state = Room(limits.state_bytes, loop.call_soon)
+        self._requests = Room(limits.request_bytes, loop.call_soon)
+        self._buffers = Buffers(self._requests)
+        self._replies = Replies(limits.reply_bytes)
+        self._spin = Spin(loop.call_soon)
         self._listening: list[socket.socket] = []
         self._unix: list[UnixSocket] = []
         #: By listening socket, who was accepted when nothing was left to ask who he is.
         self._strangers: dict[socket.socket, socket.socket] = {}
         self._connections: set[Connection] = set()
+        self._watch = Watch(self._connections, loop.call_later)
+        self._per_peer: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
     def listen(self, address: Address) -> Address:
@@ -138,8 +152,10 @@ class Server:
             loop.remove_reader(listening)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
             return
-        if peer.address is not None and not any(peer.address in net for net in self._allow):
-            self._refusals.log(peer.name, "not in --allow")
+        who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
+        why_not = self._why_not(peer, who)
+        if why_not is not None:
+            self._refusals.log(peer.name, why_not)
             sock.close()
             return
         sock.setblocking(False)
@@ -147,18 +163,44 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._empty.clear()
         make_session = partial(self._make_session, peer)
+        self._per_peer[who] += 1
         self._connections.add(
-            Connection(sock, peer.name, self._buffers, self._spin, make_session, self._gone)
+            Connection(
+                sock,
+                peer.name,
+                self._limits,
+                self._buffers,
+                self._replies,
+                self._spin,
+                self._watch,
+                make_session,
+                partial(self._gone, who),
+            )
         )
+
+    def _why_not(self, peer: Peer, who: str) -> str | None:
+        """Why one more connection of this peer is not taken, if it is not."""
+        if peer.address is not None and not any(peer.address in net for net in self._allow):
+            return "not in --allow"
+        if len(self._connections) >= self._limits.max_connections:
+            return "more than --max-connections"
+        if self._per_peer[who] >= self._limits.max_connections_per_peer:
+            return "more than --max-connections-per-peer"
+        return None
 
     def _make_session(self, peer: Peer, ready: Callable[[], None]) -> Session:
         store = self._store
-        client = Client(store.exports, peer, LOCK_WAIT)
+        client = Client(store.exports, peer, LOCK_WAIT, self._limits, self._state)
         spawn = asyncio.get_running_loop().create_task
-        return Session(client, self._msize, spawn, store.provide_now, store.provide, ready)
+        return Session(
+            client, self._msize, spawn, store.provide_now, store.provide, ready, self._requests
+        )
 
-    def _gone(self, connection: Connection) -> None:
+    def _gone(self, who: str, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._per_peer[who] -= 1
+        if not self._per_peer[who]:
+            del self._per_peer[who]
         if not self._connections:
             self._empty.set()
 

@@ -35,11 +35,13 @@ class Store:
 
     Args:
         shared: the RAM that they share; it is empty.
+        max_depth: how many directories there may be below one another in any of them.
     """
 
-    def __init__(self, shared: Memory) -> None:
+    def __init__(self, shared: Memory, max_depth: int) -> None:
         self.exports = Exports()
         self._shared = shared
+        self._max_depth = max_depth
         self._pagers = {shared: Pager(shared)}
         self._heap = Heap()
         self._changing = asyncio.Lock()
@@ -75,7 +77,13 @@ class Store:
                     errno.ENOSPC, f"size: {config.size} is more than the RAM ({ram}), without swap"
                 )
             mount = Mount(
-                config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory
+                config.size,
+                config.nr_inodes,
+                config.mode,
+                config.uid,
+                config.gid,
+                memory,
+                self._max_depth,
             )
             export = Export(
                 config.name,

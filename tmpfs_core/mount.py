@@ -43,6 +43,7 @@ class Mount:
         nr_inodes: nodes and further hard links that fit.
         mode, uid, gid: of the root directory, as in tmpfs(5).
         memory: RAM and swap for its pages; else it gets RAM for all of its size.
+        max_depth: how many directories there may be below one another.
 
     Raises:
         OSError: ENOMEM, the host refuses the address space.
@@ -56,13 +57,18 @@ class Mount:
         uid: int = ROOT.uid,
         gid: int = 0,
         memory: Memory | None = None,
+        max_depth: int = 2048,
     ) -> None:
         self.memory = memory or Memory(size // FRAME)
         self.blocks = Budget(size // FRAME)
         self.inodes = Budget(nr_inodes)
+        self.max_depth = max_depth
         self._first_gen = int.from_bytes(os.urandom(4), "little")
         #: Nodes without a name that somebody still holds, by ino.
         self.orphans: dict[int, Node] = {}
+        #: The directories that keep a listing, the oldest first, and the bytes of these.
+        self.listed: dict[DirNode, None] = {}
+        self.listed_bytes = 0
         #: Called when so many nodes and pages of files at rest are freed.
         self.on_freed: Callable[[int], None] = lambda _: None
         self.inodes.take(1)
@@ -117,7 +123,10 @@ class Mount:
                 node.entries.check()
                 children = list(node.entries.after(0))
                 assert node.size == 20 * (len(children) + 2)
-                assert node.nlink == 2 + sum(child.node.is_dir for child in children)
+                below = [child.node for child in children if isinstance(child.node, DirNode)]
+                assert node.nlink == 2 + len(below)
+                assert node.height == max((child.height + 1 for child in below), default=0)
+                assert (node in self.listed) == (node.listing is not None)
                 for child in children:
                     assert child.parent is node
                     links[child.node.ino] = links.get(child.node.ino, 0) + 1
@@ -134,6 +143,8 @@ class Mount:
                 blocks += node.blocks >> 3
             if not node.is_dir:
                 assert node.nlink == links.get(node.ino, 0)
+        listings = [node.listing[1] for node in self.listed if node.listing]
+        assert self.listed_bytes == sum(map(len, listings))
         assert all(node.refs and not node.nlink for node in self.orphans.values())
         assert blocks == self.blocks.used, f"{blocks} frames held, {self.blocks.used} charged"
         further_links = sum(count - 1 for count in links.values())

@@ -64,8 +64,13 @@ def create(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent
 
 
 def mkdir(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent:
-    """Make a directory (mkdir(2)); errors as :func:`create`."""
+    """Make a directory (mkdir(2)); errors as :func:`create`, and:
+
+    Raises:
+        OSError: ENAMETOOLONG, there would be too many below one another.
+    """
     directory = _new_place(parent, name, cred)
+    _require_depth(directory, 0)
     mode, gid, acls = _inherited(directory, stat.S_IFDIR | mode & 0o7777, cred, gid)
     _charge(directory.mount, xattr.frames_of(acls))
     node = DirNode(directory.mount, mode & 0o7777, cred.uid, gid)
@@ -177,7 +182,8 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
 
     Raises:
         OSError: EXDEV (to another mount), ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into
-            its own subtree, or a name that can not be).
+            its own subtree, or a name that can not be), ENAMETOOLONG (the same, or too many
+            directories below one another).
     """
     if entry.node.mount is not parent.mount:
         refuse(errno.EXDEV)
@@ -190,6 +196,8 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     node = entry.node
     if isinstance(node, DirNode) and _is_inside(directory, node):
         refuse(errno.EINVAL)
+    if isinstance(node, DirNode) and directory is not old_parent:
+        _require_depth(directory, node.height)
     target = directory.entries.find(name)
     if target is not None and target.node is node:
         return  # rename(2): two names of one file, or the same name; nothing happens
@@ -496,6 +504,12 @@ def _remove(entry: Dirent) -> None:
         node.mount.orphans[node.ino] = node
     else:
         node.free()
+
+
+def _require_depth(directory: DirNode, height: int) -> None:
+    """Refuse to put a directory of this height here if that would be too deep: ENAMETOOLONG."""
+    if directory.depth() + 1 + height > directory.mount.max_depth:
+        refuse(errno.ENAMETOOLONG)
 
 
 def _is_inside(directory: DirNode, ancestor: DirNode) -> bool:

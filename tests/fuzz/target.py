@@ -26,7 +26,8 @@ from server.pager import Pager
 from server.session import Session
 from server.wire import messages as m
 from server.wire.codec import HEADER, MESSAGES, Malformed, Message, parse
-from tests.server.peer import Stream, client_of
+from server.wire.constants import MSIZE_MIN
+from tests.server.peer import Stream, client_of, room_of
 from tests.tmpfs_core.paging import pattern, swap_file
 from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core import vnops
@@ -104,6 +105,7 @@ class Wire:
             world.provide_now,
             world.pager.provide,
             self._replied,
+            room_of(),
         )
         self.pending: dict[int, Request] = {}
         self._world = world
@@ -175,7 +177,7 @@ class Wire:
         while at + HEADER.size <= len(self._inbox):
             size: int
             size, kind, tag = HEADER.unpack_from(self._inbox, at)
-            if not HEADER.size <= size <= self.session.frame_max:
+            if not HEADER.size <= size <= (self.client.msize or MSIZE_MIN):
                 break
             if at and (tag in tags or kind == m.Tversion.TYPE):
                 return at

@@ -20,7 +20,7 @@ from tmpfs_core.frames import BLOCK
 from tmpfs_core.node import FileNode
 from tmpfs_core.swap import Transfer
 
-from .peer import GUARD, ROOT, SocketPeer, store_of
+from .peer import DEFAULT, GUARD, ROOT, SocketPeer, store_of
 
 MSIZE = 1 << 20
 STATFS = m.Tstatfs(ROOT)
@@ -72,7 +72,7 @@ class Spilling:
         self.memory = spill.memory
         self.store = store
         self.pager = store._pagers[spill.memory]
-        self.server = server = Server(store, MSIZE)
+        self.server = server = Server(store, MSIZE, DEFAULT)
         self.logs = logs
         self.peers: list[SocketPeer] = []
         self._address = Unix(path)

@@ -22,6 +22,7 @@ from server.config import (
     load,
     size,
 )
+from server.limits import Limits
 from tmpfs_core.memory import reserve_for
 
 GIB = 1 << 30
@@ -76,6 +77,7 @@ def test_the_defaults() -> None:
         ),
         control=None,
         msize=1 << 20,
+        limits=Limits(),
         log_format="console",
         log_level="info",
     )
@@ -110,6 +112,7 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "log-level": "error",
         "mode": "711",
         "swap-encrypt": "true",
+        "client-memory": "128m",
     }.get(key, "12345")
     default = WITH_SWAP if "swap" in key or key == "ram" else {}
     others = {other: texts for other, texts in default.items() if other != key}
@@ -577,3 +580,18 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_an_empty_list_is_no_value(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         from_toml(tmp_path, f"{key} = []\n")
+
+
+def test_client_memory_has_room_for_messages() -> None:
+    assert from_command_line(msize="1m", client_memory="16m").limits.client_memory == 16 << 20
+    with pytest.raises(
+        ConfigError, match=r"--client-memory: 16777215 .* at least 16 times --msize"
+    ):
+        from_command_line(msize="1m", client_memory="16777215")
+
+
+@pytest.mark.parametrize("key", ["frame_timeout", "version_timeout"])
+def test_only_idle_clients_may_take_for_ever(key: str) -> None:
+    assert from_command_line(idle_timeout="0").limits.idle_timeout == 0
+    with pytest.raises(ConfigError, match="'0' is not allowed"):
+        from_command_line(**{key: "0"})

@@ -11,9 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import connection as connection_module
-from server.connection import SCRATCH, Buffers, Connection
+from server.connection import SCRATCH, Buffers, Connection, Replies
+from server.limits import Limits
+from server.room import Room
 from server.session import BATCH, CARGO_MIN, Session
 from server.spin import Spin
+from server.watch import Watch
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
@@ -21,7 +24,16 @@ from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core import frames
 from tmpfs_core.mount import Mount
 
-from .peer import GUARD, ROOT, SocketPeer, all_is_there, client_of, nothing_now, raises_errno
+from .peer import (
+    DEFAULT,
+    GUARD,
+    ROOT,
+    SocketPeer,
+    all_is_there,
+    client_of,
+    nothing_now,
+    raises_errno,
+)
 from .test_handlers_locks import tlock
 
 MSIZE = 1 << 20
@@ -37,15 +49,21 @@ class Link:
         failures: what callbacks of the loop raised.
     """
 
-    def __init__(self, mount: Mount) -> None:
+    def __init__(self, mount: Mount, limits: Limits = DEFAULT) -> None:
         self.gone = 0
         self.ended = asyncio.Event()
         self.failures: list[dict[str, object]] = []
         self.connections: list[Connection] = []
         self.peers: list[SocketPeer] = []
         self._mount = mount
-        self._buffers = Buffers()
-        self._spin = Spin(asyncio.get_running_loop().call_soon)
+        loop = asyncio.get_running_loop()
+        self.room = Room(limits.request_bytes, loop.call_soon)
+        self.watch = Watch(self.connections, lambda _, look: self.looks.append(look))
+        self.looks: list[Callable[[], None]] = []
+        self._limits = limits
+        self._buffers = Buffers(self.room)
+        self._replies = Replies(limits.reply_bytes)
+        self._spin = Spin(loop.call_soon)
 
     async def connect(
         self,
@@ -66,16 +84,32 @@ class Link:
         loop = asyncio.get_running_loop()
 
         def make_session(ready: Callable[[], None]) -> Session:
-            client = client_of(self._mount, 3600.0)
-            return Session(client, MSIZE, loop.create_task, nothing_now, all_is_there, ready)
+            client = client_of(self._mount, 3600.0, self._limits)
+            return Session(
+                client, MSIZE, loop.create_task, nothing_now, all_is_there, ready, self.room
+            )
 
         sock.setblocking(False)
         self.connections.append(
-            Connection(sock, "peer", self._buffers, self._spin, make_session, self._ended)
+            Connection(
+                sock,
+                "peer",
+                self._limits,
+                self._buffers,
+                self._replies,
+                self._spin,
+                self.watch,
+                make_session,
+                self._ended,
+            )
         )
 
     async def begin(self) -> SocketPeer:
         return await (await self.connect()).begin(MSIZE)
+
+    def replies_queued(self) -> int:
+        """Bytes of replies that nobody takes."""
+        return self._replies._total
 
     def _ended(self, connection: Connection) -> None:
         assert connection in self.connections

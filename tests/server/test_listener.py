@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from server import listener
 from server.config import Tcp, Unix
 from server.identity import Peer as Identity
+from server.limits import Limits
 from server.listener import ListenError, Server
 from server.wire import constants as c
 from server.wire import messages as m
@@ -36,7 +37,7 @@ async def server(mount: Mount) -> AsyncIterator[Server]:
     """A server that listens nowhere yet."""
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    server = Server(store_of(mount), msize=1 << 20)
+    server = Server(store_of(mount), 1 << 20, Limits())
     yield server
     await server.stop()
     assert not failures
@@ -152,7 +153,7 @@ async def test_an_address_beyond_this_machine_is_refused_unless_it_is_said_for_w
 ) -> None:
     with pytest.raises(ListenError, match=r"others than this machine.*add --allow CIDR"):
         server.listen(Tcp(host, 0))
-    other = Server(store_of(mount), 8192, [ALLOWED])
+    other = Server(store_of(mount), 8192, Limits(), [ALLOWED])
     assert other.listen(Tcp(host, 0))
     await other.stop()
 
@@ -167,7 +168,7 @@ async def test_it_is_the_address_that_counts_and_not_its_name(
 
 
 async def test_the_clients_of_this_machine_may_always_connect(mount: Mount) -> None:
-    server = Server(store_of(mount), 8192, [ALLOWED])
+    server = Server(store_of(mount), 8192, Limits(), [ALLOWED])
     bound = server.listen(Tcp("0.0.0.0", 0))
     assert isinstance(bound, Tcp)
     assert await is_served(Tcp("127.0.0.1", bound.port))
@@ -177,7 +178,7 @@ async def test_the_clients_of_this_machine_may_always_connect(mount: Mount) -> N
 async def test_clients_from_elsewhere_are_dropped_and_logged_once(
     mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(store_of(mount), 8192, [ALLOWED])
+    server = Server(store_of(mount), 8192, Limits(), [ALLOWED])
     bound = server.listen(ANY_PORT)
     monkeypatch.setattr(listener, "peer_of", lambda _: remote("192.0.2.7"))
     assert await is_served(bound)
@@ -301,7 +302,7 @@ async def test_a_socket_that_another_server_has_is_left_alone(
     address = Unix(str(tmp_path / "t9.sock"))
     server.listen(address)
     with pytest.raises(ListenError, match="another server listens there"):
-        Server(store_of(mount), 8192).listen(address)
+        Server(store_of(mount), 8192, Limits()).listen(address)
     assert await is_served(address)
 
 
@@ -404,14 +405,12 @@ async def test_a_pause_may_end_after_the_server_has_stopped(
 ) -> None:
     accept = Accept(errno.EMFILE)
     accept.install(monkeypatch)
-    monkeypatch.setattr(listener, "ACCEPT_PAUSE", 0.001)
     bound = server.listen(ANY_PORT)
+    (listening,) = server._listening
     peer = await SocketPeer.connect(bound)
     await accept.called.wait()
     await server.stop()
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.002, over.set)  # due later than the pause
-    await over.wait()
+    server._resume_accepting(listening)  # what the loop does at the end of the pause
     assert accept.calls == 1
     assert await peer.is_dropped()
     await peer.close()
@@ -436,6 +435,35 @@ async def test_a_client_that_went_when_it_was_accepted_is_nothing_to_tell(server
     with capture_logs() as logs:
         assert await is_served(bound)
     assert [line["event"] for line in logs] == ["client connected", "client gone"]
+
+
+async def refused(address: Tcp | Unix) -> bool:
+    """Whether a client is turned away."""
+    peer = await SocketPeer.connect(address)
+    dropped = await peer.is_dropped()
+    await peer.close()
+    return dropped
+
+
+@pytest.mark.parametrize("key", ["max_connections", "max_connections_per_peer"])
+async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
+    mount: Mount, key: str
+) -> None:
+    server = Server(store_of(mount), 8192, Limits(**{key: 2}))
+    bound = server.listen(ANY_PORT)
+    peers = [await (await SocketPeer.connect(bound)).begin() for _ in range(2)]
+    with capture_logs() as logs:
+        for _ in range(5):
+            assert await refused(bound)
+        assert [line["why"] for line in logs] == [f"more than --{key.replace('_', '-')}"]
+        await peers[0].call(STATFS)
+        await peers.pop().close()
+        while len(server._connections) > 1:
+            await peers[0].call(STATFS)
+        assert await is_served(bound)
+    await server.stop()
+    for peer in peers:
+        await peer.close()
 
 
 # Stopping
@@ -470,7 +498,7 @@ async def test_stopping_bears_that_its_socket_was_removed(server: Server, tmp_pa
 async def test_the_port_of_a_server_that_has_stopped_is_free_at_once(
     server: Server, mount: Mount
 ) -> None:
-    before = Server(store_of(mount), 8192)
+    before = Server(store_of(mount), 8192, Limits())
     bound = before.listen(ANY_PORT)
     peer = await (await SocketPeer.connect(bound)).begin()
     await before.stop()  # its end of the connection lingers in the kernel
@@ -484,7 +512,7 @@ async def test_stopping_leaves_the_socket_of_a_server_that_came_after(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
     path = tmp_path / "t9.sock"
-    before = Server(store_of(mount), 8192)
+    before = Server(store_of(mount), 8192, Limits())
     before.listen(Unix(str(path)))
     path.unlink()
     server.listen(Unix(str(path)))

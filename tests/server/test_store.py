@@ -21,7 +21,7 @@ from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Swap
 
-from .peer import GUARD, ROOT, SocketPeer, raises_errno
+from .peer import DEFAULT, GUARD, ROOT, SocketPeer, raises_errno
 from .spilling import Gate, holds, pump
 
 MIB = 1 << 20
@@ -38,8 +38,8 @@ class World:
 
     def __init__(self, shared: Memory, path: Path) -> None:
         self.shared = shared
-        self.store = Store(shared)
-        self.server = Server(self.store, MIB)
+        self.store = Store(shared, DEFAULT.max_depth)
+        self.server = Server(self.store, MIB, DEFAULT)
         self.peers: list[SocketPeer] = []
         self._address = Unix(str(path))
         self.server.listen(self._address)
