@@ -336,8 +336,8 @@ def setattr(  # noqa: A001 the field's name for it
 
     Raises:
         NotResident: the block where it is cut is in swap.
-        OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG; of the mode: EINVAL, the
-            node has an ACL that is none.
+        OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG; see
+            :func:`.permissions.require_attributes`.
     """
     file = None if size is None else _file(node)
     if cred.checked or cred.readonly:
