@@ -20,6 +20,7 @@ from server.wire import messages as m
 from server.wire.constants import O_RDWR
 from tests.server.peer import SocketPeer, store_of
 from tests.server.test_main import run
+from tests.tmpfs_core.paging import pattern
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
@@ -55,7 +56,7 @@ async def fill(peer: SocketPeer, fid: int) -> list[bytes]:
     chunks: list[bytes] = []
     offset = 0
     while True:
-        chunk = os.urandom(64 * 1024)
+        chunk = pattern(len(chunks), 64 * 1024)
         try:
             count = (await peer.call(m.Twrite(fid, offset, chunk))).count
         except OSError as error:
