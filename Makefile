@@ -4,7 +4,7 @@
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
 # make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
-# make chaos    clients that work and clients that attack, for a minute (ARGS="--seed N --seconds M")
+# make chaos    clients that work and attack, faults, a real mount (ARGS="--seed N --seconds M")
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
