@@ -8,9 +8,9 @@ Rules of this file:
 * What must hold: bytes end in replies or in a ProtocolError; each request is answered once, and by
   what may answer it (flush(5) excepted); nothing is logged as an error; no step goes on for ever;
   the file system is whole; and when all have left and all files are deleted, nothing is held.
-* What nobody may see is in all swap, in the memory that is kept for large writes, and in files of
-  the export "fixed" that only root may read, who is squashed there: no reply shows it.  Nor does
-  anything change there, as it is read-only.
+* What nobody may see is in free slots of swap, in the memory that is kept for large writes, and in
+  files of the export "fixed" that only root may read, who is squashed there: no reply shows it.
+  Nor does anything change there, as it is read-only.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from tests.tmpfs_core.paging import pattern, swap_file
 from tests.tmpfs_core.support import make_file, no_berth_is_taken
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import ROOT
-from tmpfs_core.frames import BERTHS_KEPT, BLOCK, FRAME
+from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import DirNode, Node
@@ -66,6 +66,8 @@ LIMITS = (Limits(), TIGHT, Limits(), Limits())
 STATE, REQUESTS = 1 << 17, 1 << 17
 #: Directories below one another.
 DEPTH = 3
+#: Blocks of old bytes at the beginning of swap, and in the memory that is kept for large writes.
+OLD = 12
 
 FILL = pattern(0, FILLED_MAX)
 SECRET = b"nobody may see.."
@@ -317,8 +319,8 @@ class World:
 
     def _hide_secrets(self) -> None:
         """Put what nobody may see where old bytes are, and where only root may read."""
-        os.pwrite(self.swap.files[0].fd, SECRETS * (SWAP * FRAME // BLOCK), 0)
-        berths = self.memory.arena.berth(BERTHS_KEPT)
+        os.pwrite(self.swap.files[0].fd, SECRETS * OLD, 0)
+        berths = self.memory.arena.berth(OLD)
         assert berths is not None
         for berth in berths:
             berth.mem[:] = SECRETS

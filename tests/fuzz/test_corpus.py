@@ -28,13 +28,14 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CORPUS.iterdir()))
 def test_an_input_of_the_corpus(loop: asyncio.AbstractEventLoop, name: str) -> None:
-    assert target.run((CORPUS / name).read_bytes(), loop)
+    target.run((CORPUS / name).read_bytes(), loop)  # it asserts what must hold
 
 
-def test_the_seeds_are_in_the_corpus() -> None:
+def test_the_seeds_are_in_the_corpus(loop: asyncio.AbstractEventLoop) -> None:
     """``python -m tests.fuzz.seeds`` writes them."""
     for name, data in corpus().items():
         assert (CORPUS / name).read_bytes() == data
+        assert target.run(data, loop) > 0  # messages
 
 
 def test_inputs_of_the_grammar(loop: asyncio.AbstractEventLoop) -> None:
