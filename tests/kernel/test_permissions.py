@@ -329,7 +329,7 @@ def court(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Court]:
     judge = Judge(tmp_path_factory.mktemp("judge"))
     mount = Mount(size=256 << 20, nr_inodes=1 << 20, mode=0o755)
     make: MakePeer
-    with peers_of(mount) as make:
+    with peers_of(mount, debug=False) as make:
         yield Court(judge, Confined(mount, make()))
     judge.close()
 
