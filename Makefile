@@ -67,7 +67,7 @@ clean:
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable '.[encrypt]'
 	touch $@
 
 # What pip calls extras of this project: test, compile, bench.

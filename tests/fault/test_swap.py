@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from server.encryption import Xts
 from server.pager import Pager
 from server.wire import constants as c
 from server.wire import messages as m
@@ -19,10 +20,12 @@ BLOCKS = 6
 DATA = pattern(1, BLOCKS * BLOCK)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[Spilling]:
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Spilling]:
     """A server with 2 MiB of RAM and 8 MiB of swap."""
     async with spilling(tmp_path, 512, 2048) as world:
+        if request.param:
+            world.spill.swap.files[0].cipher = Xts()
         yield world
         world.spill.check()
 
