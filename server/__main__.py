@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import pwd
 import shlex
 import signal
 import sys
@@ -24,6 +25,7 @@ from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, Tl
 from .control import Control
 from .listener import ListenError, Server
 from .observability import configure_logging
+from .privileges import drop
 from .store import Store
 
 log = structlog.get_logger()
@@ -128,9 +130,11 @@ async def serve(config: Config) -> None:
             await _add(store, export)
         if config.control is not None:
             control = _control(config.control, store, config)
-        for address in config.listen:
-            bound = server.listen(address)
-            print(f"ready: {bound}  {_how_to_use(bound, config.msize)}", flush=True)
+        bound = [server.listen(address) for address in config.listen]
+        if config.user is not None:  # nobody has been let in yet: the loop has not had a turn since
+            _become(config.user, server, control)
+        for address in bound:
+            print(f"ready: {address}  {_how_to_use(address, config.msize)}", flush=True)
         await stop.wait()
         log.info("stopping")
     finally:
@@ -161,6 +165,21 @@ def _control(path: str, store: Store, config: Config) -> Control:
         return Control(path, commands(store, config))
     except OSError as error:
         raise ConfigError(f"--control: {path}: {error.strerror}") from None
+
+
+def _become(user: pwd.struct_passwd, server: Server, control: Control | None) -> None:
+    """Become this user, who has the sockets from then on.
+
+    Raises:
+        ConfigError: it can not be.
+    """
+    for sockets in (server, control):
+        try:
+            if sockets is not None:
+                sockets.give(user.pw_uid, user.pw_gid)
+        except OSError as error:
+            raise ConfigError(f"--user: {user.pw_name}: {error.strerror}") from None
+    drop(user)
 
 
 def _certificates(config: Config) -> Certificates | None:

@@ -153,6 +153,13 @@ def _network(text: str) -> Network:
         ) from None
 
 
+def _user(text: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(_id(text)) if text.isdecimal() else pwd.getpwnam(text)
+    except (KeyError, ValueError):
+        raise ValueError("the name or number of a user here") from None
+
+
 def _tls_user(text: str) -> tuple[str, int]:
     name, _, user = text.rpartition("=")
     allowed = "NAME=USER: a name in certificates, and the name or number of a user here"
@@ -268,8 +275,8 @@ OPTIONS: dict[str, Option] = {
         "number of files and directories (default: one for two pages of the host's RAM)",
     ),
     "mode": Option(_mode, "1777", "MODE", "permissions of the root directory, in octal"),
-    "uid": Option(_id, str(os.getuid()), "N", "owner of the root directory"),
-    "gid": Option(_id, str(os.getgid()), "N", "group of the root directory"),
+    "uid": Option(_id, None, "N", "owner of the root directory (default: the server's own)"),
+    "gid": Option(_id, None, "N", "group of the root directory (default: the server's own)"),
     "export": Option(
         str,
         None,
@@ -281,6 +288,13 @@ OPTIONS: dict[str, Option] = {
     ),
     "control": Option(
         _path, None, "PATH", "unix socket for tmpfs9p export add, rm and ls (default: none)"
+    ),
+    "user": Option(
+        _user,
+        None,
+        "USER",
+        "name or number of whom the server becomes when its sockets, keys and swap are open "
+        "(default: nobody else)",
     ),
     "msize": Option(_msize, "1m", "SIZE", "largest message offered to clients"),
     "max-connections": Option(_count, str(DEFAULT.max_connections), "N", "clients at a time"),
@@ -414,6 +428,7 @@ class Config:
     gid: int
     exports: tuple[ExportConfig, ...]
     control: str | None
+    user: pwd.struct_passwd | None
     msize: int
     limits: Limits
     log_format: str
@@ -450,6 +465,11 @@ def load(given: Mapping[str, list[str]], environ: Mapping[str, str], file: Path 
         else:
             source, texts = key, [] if option.default is None else [option.default]
         values[_field(key)] = _values(source, option, texts)
+    user = values["user"]
+    if values["uid"] is None:
+        values["uid"] = os.getuid() if user is None else user.pw_uid
+    if values["gid"] is None:
+        values["gid"] = os.getgid() if user is None else user.pw_gid
     defaults = {key: values[_field(key)] for key in INHERITED}
     exports = {"": Given("", {})} | exports
     values["exports"] = tuple(

@@ -78,6 +78,14 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
+    def give(self, uid: int, gid: int) -> None:
+        """Have the socket belong to this user and group.
+
+        Raises:
+            OSError: as chown(2).
+        """
+        self._socket.give(uid, gid)
+
     async def close(self) -> None:
         """Take no more commands, and remove the socket."""
         tasks = {self._accepting, *self._tasks}

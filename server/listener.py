@@ -113,6 +113,15 @@ class Server:
             return type(address)(address.host, sock.getsockname()[1])
         return address
 
+    def give(self, uid: int, gid: int) -> None:
+        """Have the unix sockets belong to this user and group.
+
+        Raises:
+            OSError: as chown(2).
+        """
+        for unix in self._unix:
+            unix.give(uid, gid)
+
     async def stop(self) -> None:
         """Accept nobody any more, answer what has come in, and end all connections.
 

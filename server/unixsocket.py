@@ -3,7 +3,8 @@
 Rules of this file:
 
 * A socket on which nobody listens any more is replaced; nothing else at its path is.
-* It goes from its path when it is closed, unless another server has come to have that.
+* It goes from its path when it is closed, unless another server has come to have that, or the
+  server has become a user who may not do that: then whoever is next replaces it.
 """
 
 import errno
@@ -43,9 +44,17 @@ class UnixSocket:
             self.sock.close()
             raise
 
+    def give(self, uid: int, gid: int) -> None:
+        """Have it belong to this user and group.
+
+        Raises:
+            OSError: as chown(2).
+        """
+        os.chown(self._path, uid, gid, follow_symlinks=False)
+
     def close(self) -> None:
         self.sock.close()
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError):
             if _identity(self._path) == self._identity:
                 os.unlink(self._path)
 

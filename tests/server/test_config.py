@@ -1,6 +1,7 @@
 """config: where a value comes from, what it may be, and what is said when it may not."""
 
 import os
+import pwd
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_the_defaults() -> None:
             ),
         ),
         control=None,
+        user=None,
         msize=1 << 20,
         limits=Limits(),
         log_format="console",
@@ -646,3 +648,25 @@ def test_only_idle_clients_may_take_for_ever(key: str) -> None:
     assert from_command_line(idle_timeout="0").limits.idle_timeout == 0
     with pytest.raises(ConfigError, match="'0' is not allowed"):
         from_command_line(**{key: "0"})
+
+
+# Who the server becomes
+
+
+@pytest.mark.parametrize("text", ["daemon", str(pwd.getpwnam("daemon").pw_uid)])
+def test_the_user_whom_the_server_becomes_has_the_root_directory(text: str) -> None:
+    daemon = pwd.getpwnam("daemon")
+    config = load({"user": [text]}, {}, None)
+    assert (config.user, config.uid, config.gid) == (daemon, daemon.pw_uid, daemon.pw_gid)
+    assert (config.exports[0].uid, config.exports[0].gid) == (daemon.pw_uid, daemon.pw_gid)
+    config = load({"user": [text], "uid": ["5"], "gid": ["6"]}, {}, None)
+    assert (config.user, config.uid, config.gid) == (daemon, 5, 6)
+
+
+@pytest.mark.parametrize("text", ["", "no such user", "4294967294", "4294967295", "-1"])
+def test_nobody_becomes_a_user_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"user": [text]}, {}, None)
+    assert str(caught.value) == (
+        f"--user: {text!r} is not allowed; it takes the name or number of a user here"
+    )

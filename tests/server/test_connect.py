@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -70,7 +71,7 @@ def connected(*arguments: str) -> Iterator[Bridge]:
 
 def proof(authority: Authority, *names: str, common: str | None = None) -> list[str]:
     """The options of a client with these names."""
-    cert, key = authority.issue("client", *names, common=common)
+    cert, key = authority.issue(f"client {names}", *names, common=common)
     return ["--cert", cert, "--key", key, "--ca", authority.ca]
 
 
@@ -161,7 +162,7 @@ def test_who_is_not_let_in_is_told_so(authority: Authority, tmp_path: Path) -> N
         for given, why in (
             (proof(authority, "carol"), "the server has ended the connection at once; see its log"),
             (["--cert", cert, "--key", key, "--ca", authority.ca], "tlsv1 alert unknown ca"),
-            (proof(other, "root@here"), "unable to get local issuer certificate"),
+            (proof(other, "root@here"), "self.signed certificate in certificate chain"),
             (
                 [*proof(authority, "root@here"), "--server-name", "other.example"],
                 "Hostname mismatch, certificate is not valid for 'other.example'.",
@@ -171,7 +172,7 @@ def test_who_is_not_let_in_is_told_so(authority: Authority, tmp_path: Path) -> N
                 errors = bridge.process.stderr
                 assert errors is not None
                 assert bridge.process.wait(GUARD) == 1
-                assert errors.read().decode() == f"tmpfs9p: {address}: {why}\n"
+                assert re.fullmatch(f"tmpfs9p: {address}: {why}\n", errors.read().decode())
 
 
 @pytest.mark.parametrize("scheme", ["tls", "tcp"])

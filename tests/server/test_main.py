@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -295,3 +296,47 @@ def test_an_address_in_use_exits_2_and_gives_up_the_others(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.endswith(f"tmpfs9p: {taken}: Address already in use\n")
     assert not path.exists()
+
+
+# As somebody else
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_server_that_root_has_started_serves_as_somebody_else(tmp_path: Path) -> None:
+    daemon = pwd.getpwnam("daemon")
+    sock, control = tmp_path / "t9.sock", tmp_path / "control"
+    arguments = [
+        *("--user", "daemon", "--listen", f"unix://{sock}", "--control", str(control)),
+        *("--size", "4m", "--ram", "1m", "--swap", str(tmp_path / "swap")),
+    ]
+    with serving(*arguments) as server, server.connect() as client:
+        status = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+        held = {key: value.split() for key, _, value in (line.partition(":") for line in status)}
+        assert set(held["Uid"]) == {str(daemon.pw_uid)}
+        assert set(held["Gid"]) == {str(daemon.pw_gid)}
+        assert [held[key] for key in ("CapPrm", "CapEff", "CapAmb")] == [["0" * 16]] * 3
+        for path in (sock, control):
+            assert (path.stat().st_uid, path.stat().st_gid) == (daemon.pw_uid, daemon.pw_gid)
+        ask(client, m.Tversion(1 << 20, c.VERSION))
+        ask(client, m.Tattach(0, c.NOFID, b"", b"", 0))
+        attributes = ask(client, m.Tgetattr(0, c.GETATTR_ALL))
+        assert isinstance(attributes, m.Rgetattr)
+        assert (attributes.uid, attributes.gid) == (daemon.pw_uid, daemon.pw_gid)
+        ask(client, m.Tlcreate(0, b"file", c.O_RDWR, 0o600, 0))
+        size = 512 << 10
+        for place in range(6):  # three times its RAM
+            written = ask(client, m.Twrite(0, place * size, bytes([place]) * size))
+            assert written == m.Rwrite(size)
+        for place in range(6):
+            assert ask(client, m.Tread(0, place * size, size)) == m.Rread(bytes([place]) * size)
+        assert run("export", "ls", "--control", str(control)).returncode == 0
+        assert server.stop()[0] == 0
+
+
+def test_a_user_that_is_none_exits_2() -> None:
+    done = run("serve", "--size", "1m", "--user", "nobody that there is")
+    assert (done.returncode, done.stdout) == (2, "")
+    allowed = "the name or number of a user here"
+    assert done.stderr == (
+        f"tmpfs9p: --user: 'nobody that there is' is not allowed; it takes {allowed}\n"
+    )

@@ -35,6 +35,30 @@ def test_its_file_goes_with_it(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_it_can_be_given_to_another_user(path: Path) -> None:
+    unix = UnixSocket(str(path), 0o600)
+    unix.give(1, 2)
+    assert (path.stat().st_uid, path.stat().st_gid) == (1, 2)
+    unix.close()
+    assert not path.exists()
+
+
+def test_who_may_not_remove_its_file_lets_it_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    unix = UnixSocket(str(path), 0o600)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        unix.close()
+    assert path.exists()
+    UnixSocket(str(path), 0o600).close()
+    assert not path.exists()
+
+
 def test_a_file_that_another_has_made_there_stays(path: Path) -> None:
     first = UnixSocket(str(path), 0o666)
     path.rename(path.with_name("moved"))
