@@ -1,9 +1,11 @@
 """Peers: clients for tests, one without a socket and one with.
 
-Both turn an Rlerror into ``OSError(errno)``, so that a test reads like a program on a mount.
+Both turn an error into ``OSError(errno)``, so that a test reads like a program on a mount; and speak
+the dialect that was agreed on.
 """
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
@@ -23,8 +25,9 @@ from server.room import Room
 from server.session import Session
 from server.store import Store
 from server.wire import constants as c
+from server.wire import legacy
 from server.wire import messages as m
-from server.wire.codec import HEADER, Message, Qid, parse
+from server.wire.codec import HEADER, MESSAGES, Message, Qid, Table, parse
 from tmpfs_core.mount import Mount
 from tmpfs_core.vnode import NotResident
 
@@ -46,10 +49,32 @@ def raises_errno(code: int) -> Iterator[None]:
     assert caught.value.errno == code, f"refused with {caught.value}, not {os.strerror(code)}"
 
 
+#: The errno that a text of strerror(3) tells.
+ERRNO = {os.strerror(code).encode(): code for code in sorted(errno.errorcode, reverse=True)}
+#: The messages of each dialect.
+DIALECTS: dict[bytes, Table] = {
+    c.VERSION: MESSAGES,
+    c.VERSION_UNIX: legacy.UNIX,
+    c.VERSION_PLAIN: legacy.PLAIN,
+}
+
+
+def code_of(reply: Message) -> int | None:
+    """The errno that a reply refuses its request with; None if it does not."""
+    if isinstance(reply, m.Rlerror):
+        return reply.ecode
+    if isinstance(reply, legacy.Rerror):
+        code = ERRNO[reply.ename]
+        assert not isinstance(reply, legacy.RerrorUnix) or reply.errno == code
+        return code
+    return None
+
+
 def result(request: Message, reply: Message) -> Any:
     """The reply, which must be the one to this request."""
-    if isinstance(reply, m.Rlerror):
-        raise OSError(reply.ecode, os.strerror(reply.ecode))
+    code = code_of(reply)
+    if code is not None:
+        raise OSError(code, os.strerror(code))
     assert reply.TYPE == request.TYPE + 1
     return reply
 
@@ -70,6 +95,7 @@ class Stream:
     def __init__(self) -> None:
         self._rest = b""
         self._msize = c.MSIZE_MIN
+        self._messages = MESSAGES
 
     def cut(self, data: bytes) -> list[tuple[int, Message]]:
         self._rest += data
@@ -78,10 +104,11 @@ class Stream:
             size = HEADER.unpack_from(self._rest)[0]
             if len(self._rest) < size:
                 break
-            tag, reply = parse(self._rest[:size])
+            tag, reply = parse(self._rest[:size], self._messages)
             self._rest = self._rest[size:]
             if isinstance(reply, m.Rversion):
                 self._msize = reply.msize
+                self._messages = DIALECTS.get(reply.version, MESSAGES)
             assert size <= self._msize, f"{type(reply).__name__} of {size} bytes"
             replies.append((tag, reply))
         return replies
