@@ -305,19 +305,20 @@ class Session:
             self._room.give(kept)
 
     def _version(self, tag: int, msize: int, version: bytes) -> Reply:
-        """A new session: what was before it is forgotten (version(5))."""
-        dialect = dialect_of(version)
-        if msize < MSIZE_MIN:
-            return (dialect or NATIVE).error(tag, errno.EINVAL)
+        """A new session: what was before it is forgotten, even if it is refused (version(5))."""
+        known = dialect_of(version)
+        dialect = known or NATIVE
         self.close()
-        msize = min(msize, self._msize)
-        if dialect is None:
-            self._client.msize = 0
-            return Rversion.pack(tag, msize, VERSION_UNKNOWN)
-        self._client.msize = msize
+        self._client.msize = 0
         self._handlers = dialect.handlers
         self._error = dialect.error
-        return Rversion.pack(tag, msize, dialect.version)
+        if msize < MSIZE_MIN:
+            refuse(errno.EINVAL)
+        msize = min(msize, self._msize)
+        if known is None:
+            return Rversion.pack(tag, msize, VERSION_UNKNOWN)
+        self._client.msize = msize
+        return Rversion.pack(tag, msize, known.version)
 
     def _flush(self, tag: int, oldtag: int) -> Reply | None:
         """Every request that does not wait was answered before this one was read."""

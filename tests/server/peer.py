@@ -1,7 +1,7 @@
 """Peers: clients for tests, one without a socket and one with.
 
-Both turn an error into ``OSError(errno)``, so that a test reads like a program on a mount; and speak
-the dialect that was agreed on.
+Both turn an error into ``OSError(errno)``, so that a test reads like a program on a mount, and
+understand the dialect that was agreed on.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any, Self
 import pytest
 
 from server.config import Address, Unix
+from server.dialects import NATIVE, dialect_of
 from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer as Identity
@@ -90,12 +91,21 @@ async def all_is_there(absent: NotResident) -> None:
 
 
 class Stream:
-    """Cuts the bytes that a server sends into replies, none of them larger than msize."""
+    """Cuts the bytes that a server sends into replies, none of them larger than msize.
+
+    Attributes:
+        messages: of the dialect that was asked for.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
         self._msize = c.MSIZE_MIN
-        self._messages = MESSAGES
+        self.messages = MESSAGES
+
+    def asked(self, message: Message) -> None:
+        """Replies to this request, and those behind it, come next."""
+        if isinstance(message, m.Tversion):
+            self.messages = DIALECTS[(dialect_of(message.version) or NATIVE).version]
 
     def cut(self, data: bytes) -> list[tuple[int, Message]]:
         self._rest += data
@@ -104,11 +114,10 @@ class Stream:
             size = HEADER.unpack_from(self._rest)[0]
             if len(self._rest) < size:
                 break
-            tag, reply = parse(self._rest[:size], self._messages)
+            tag, reply = parse(self._rest[:size], self.messages)
             self._rest = self._rest[size:]
             if isinstance(reply, m.Rversion):
                 self._msize = reply.msize
-                self._messages = DIALECTS.get(reply.version, MESSAGES)
             assert size <= self._msize, f"{type(reply).__name__} of {size} bytes"
             replies.append((tag, reply))
         return replies
@@ -184,6 +193,7 @@ class Peer:
 
     def send(self, message: Message, tag: int = 1) -> None:
         """Make this request; its reply comes to :attr:`arrived`, perhaps later."""
+        self._stream.asked(message)
         self.feed(message.frame(tag))
 
     def feed(self, data: bytes) -> None:
@@ -408,6 +418,7 @@ class SocketPeer:
         return result(message, reply)
 
     def send(self, message: Message, tag: int = 1) -> None:
+        self._stream.asked(message)
         self.feed(message.frame(tag))
 
     def feed(self, data: bytes) -> None:
