@@ -113,7 +113,7 @@ async def test_a_directory_is_read(client: Client, mount: Mount) -> None:
         make_file(mount, b"%03d" % number, b"x" * number)
     await client.start_session()
     fid = client.fid_pool.alloc()
-    await client.walk("000/..", fid, fid=0)
+    await client.walk("..", fid, fid=0)
     await client.open(fid, c.OREAD)
     told = []
     offset = 0
