@@ -3,13 +3,16 @@
 # make bench    how fast it is, of what this machine can do; tables and plots in bench/results
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
+# make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two at a time, as each kernel test waits for its guest or for its server.
+PARALLEL := --numprocesses 2 --dist worksteal
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint bench bench-memory bench-kernel dist clean
+.PHONY: serve test lint fuzz bench bench-memory bench-kernel dist clean
 
 serve: .venv/serve
 	@if $(MAKE) --silent build/compiled; then export PYTHONPATH=build/compiled; else \
@@ -18,15 +21,20 @@ serve: .venv/serve
 
 test: .venv/test lint build/compiled
 	tests/install-packages
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
-	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest \
-	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault
+	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
+	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
+	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
 
 lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: .venv/test
+	@if $(BIN)/pip install --quiet --only-binary atheris --editable '.[fuzz]'; then \
+	  $(BIN)/python -m tests.fuzz $(ARGS); \
+	else echo "there is no atheris for this Python (see above): nothing was fuzzed"; fi
 
 bench: .venv/bench build/compiled
 	PYTHONPATH=build/compiled $(BIN)/python -m bench $(ARGS)
@@ -64,12 +72,12 @@ clean:
 	touch $@
 
 # The compiled build; an empty directory where no C compiler or no Python.h is.
-build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/compile
-	@rm -rf $@ $@.new && mkdir -p build
-	@if command -v cc >/dev/null && test -e "$$($(BIN)/python -c \
+build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/python
+	@rm -rf $@ $@.new && mkdir -p build; \
+	if command -v $(CC) >/dev/null && test -e "$$($(BIN)/python -c \
 	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
-	  echo "compiling, which takes a minute" && \
-	  TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new >build/log 2>&1 || \
-	  { tail build/log; exit 1; }; \
+	  echo "compiling, which takes a minute" && { $(MAKE) --silent .venv/compile && \
+	  CC=$(CC) TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new; \
+	  } >build/log 2>&1 || { tail build/log; exit 1; }; \
 	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@.new; fi
 	@touch $@.new && mv $@.new $@

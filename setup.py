@@ -40,6 +40,7 @@ COMPILED = [
     "server/connection.py",
     "server/fids.py",
     "server/handlers.py",
+    "server/room.py",
     "server/session.py",
     "server/spin.py",
     "server/wire/compiled.py",

@@ -15,13 +15,15 @@ import uvloop
 
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
-from tmpfs_core.mount import Mount
 from tmpfs_core.swap import Swap, SwapFile
 
-from . import __version__, session
-from .config import OPTIONS, Address, Config, ConfigError, Tcp, load
+from . import __version__, export_command, session
+from .commands import commands
+from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, load
+from .control import Control
 from .listener import ListenError, Server
 from .observability import configure_logging
+from .store import Store
 
 log = structlog.get_logger()
 
@@ -38,8 +40,13 @@ mount it (as root, Linux):
 
 
 def main() -> NoReturn:
-    """Run the command line; exits 0, or 2 if something asked for can not be."""
+    """Run the command line; exits 0, or 2 if something asked for can not be, or 1 if refused."""
     arguments = _parser().parse_args()
+    arguments.run(arguments)
+    sys.exit(0)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
     given = {
         key: value if isinstance(value, list) else [value]
         for key in OPTIONS
@@ -52,7 +59,6 @@ def main() -> NoReturn:
     except (ConfigError, ListenError) as error:
         print(f"tmpfs9p: {error}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(0)
 
 
 def described() -> str:
@@ -70,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tmpfs9p {described()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    export_command.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
@@ -77,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    serve_parser.set_defaults(run=_serve)
     for key, option in OPTIONS.items():
         default = "" if "default" in option.help else f" (default: {option.default})"
         serve_parser.add_argument(
@@ -101,17 +109,47 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    memory = _memory(config)
-    mount = Mount(config.size, config.nr_inodes, config.mode, config.uid, config.gid, memory)
-    server = Server(mount, config.msize)
+    store = Store(_memory(config), config.limits.max_depth)
+    control: Control | None = None
+    server = Server(store, config.msize, config.limits, config.allow)
     try:
+        for export in config.exports:
+            await _add(store, export)
+        if config.control is not None:
+            control = _control(config.control, store, config)
         for address in config.listen:
             bound = server.listen(address)
             print(f"ready: {bound}  mount: {_mount_command(bound, config.msize)}", flush=True)
         await stop.wait()
         log.info("stopping")
     finally:
+        if control is not None:
+            await control.close()
         await server.stop()
+
+
+async def _add(store: Store, export: ExportConfig) -> None:
+    """Make an export as configured.
+
+    Raises:
+        ConfigError: the host refuses the memory.
+    """
+    try:
+        await store.add(export)
+    except OSError as error:
+        raise ConfigError(f"--export: /{export.name}: {error.strerror}") from None
+
+
+def _control(path: str, store: Store, config: Config) -> Control:
+    """The control socket.
+
+    Raises:
+        ConfigError: it can not be bound.
+    """
+    try:
+        return Control(path, commands(store, config))
+    except OSError as error:
+        raise ConfigError(f"--control: {path}: {error.strerror}") from None
 
 
 def _memory(config: Config) -> Memory:

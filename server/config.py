@@ -2,22 +2,36 @@
 
 ``--nr-inodes N``, ``TMPFS9P_NR_INODES=N`` and ``nr-inodes = N`` say the same; the first of them
 that is given counts, in this order.
+
+Rules of this file:
+
+* Exports are told apart by their names: each comes from the first source that has one of its name.
+* ``--size``, ``--nr-inodes``, ``--mode``, ``--uid`` and ``--gid`` are what exports have that say
+  nothing else; ``/``, the default export, is always there and is one like the others.
+* Sizes are limits, within RAM and swap that all exports share.  By default there is RAM for the
+  largest of them; if there is swap, it holds what all of them together may take beyond the RAM.
 """
 
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
+from .limits import Limits
 from .wire.constants import MSIZE_MIN
 
 MSIZE_MAX = 16 << 20
 PAGE = 4096
+#: The largest messages for which there must be room in --client-memory.
+MESSAGES = 16
+#: The limits unless something else is asked for.
+DEFAULT = Limits()
 
 
 class ConfigError(Exception):
@@ -50,6 +64,7 @@ class Unix:
 
 
 Address = Tcp | Unix
+Network = IPv4Network | IPv6Network
 
 
 def address(text: str) -> Address:
@@ -99,6 +114,18 @@ def _count(text: str) -> int:
     return value
 
 
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 31:
+        raise ValueError("a number of seconds from 1 to 2147483647")
+    return int(text)
+
+
+def _seconds_or_never(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 1 << 31:
+        raise ValueError("a number of seconds up to 2147483647, or 0 for no limit")
+    return int(text)
+
+
 def _mode(text: str) -> int:
     if not re.fullmatch(r"(0o)?[0-7]{1,5}", text) or int(text, 8) > 0o7777:
         raise ValueError("permission bits in octal, 0 to 7777")
@@ -111,6 +138,15 @@ def _id(text: str) -> int:
     return int(text)
 
 
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix"
+        ) from None
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -120,15 +156,32 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("a path")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("true or false")
+    return text == "true"
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: how its text is read, its default as text, and whether it may be repeated."""
+    """One option: how its text is read, its default as text, and whether it may be repeated.
+
+    Attributes:
+        separator: what is between the values of one that may be repeated, where they are one text.
+    """
 
     parse: Callable[[str], Any]
     default: str | None
     metavar: str
     help: str
     many: bool = False
+    separator: str = ","
 
 
 #: The options of ``serve`` by their key.
@@ -138,6 +191,14 @@ OPTIONS: dict[str, Option] = {
         "tcp://127.0.0.1:5640",
         "ADDR",
         "address to listen on, tcp://HOST:PORT or unix:///PATH; may be given several times",
+        many=True,
+    ),
+    "allow": Option(
+        _network,
+        None,
+        "CIDR",
+        "network whose clients may connect besides those of this machine; may be given several "
+        "times (default: none)",
         many=True,
     ),
     "size": Option(
@@ -168,7 +229,64 @@ OPTIONS: dict[str, Option] = {
     "mode": Option(_mode, "1777", "MODE", "permissions of the root directory, in octal"),
     "uid": Option(_id, str(os.getuid()), "N", "owner of the root directory"),
     "gid": Option(_id, str(os.getgid()), "N", "group of the root directory"),
+    "export": Option(
+        str,
+        None,
+        "NAME[:KEY=VALUE,...]",
+        "file system to serve beside the default one, under this name (mount it with aname=NAME); "
+        "may be given several times; the keys are in the README",
+        many=True,
+        separator=" ",
+    ),
+    "control": Option(
+        _path, None, "PATH", "unix socket for tmpfs9p export add, rm and ls (default: none)"
+    ),
     "msize": Option(_msize, "1m", "SIZE", "largest message offered to clients"),
+    "max-connections": Option(_count, str(DEFAULT.max_connections), "N", "clients at a time"),
+    "max-connections-per-peer": Option(
+        _count,
+        str(DEFAULT.max_connections_per_peer),
+        "N",
+        "clients at a time of one address, or of one user on this machine",
+    ),
+    "max-fids": Option(_count, str(DEFAULT.max_fids), "N", "files that a client may hold"),
+    "max-locks": Option(_count, str(DEFAULT.max_locks), "N", "locks that a client may hold"),
+    "max-xattr-bytes": Option(
+        _count,
+        str(DEFAULT.max_xattr_bytes),
+        "SIZE",
+        "bytes of extended attributes that a client may be reading and writing at a time",
+    ),
+    "max-requests": Option(
+        _count, str(DEFAULT.max_requests), "N", "requests of a client that may wait at a time"
+    ),
+    "max-request-bytes": Option(
+        _count,
+        str(DEFAULT.max_request_bytes),
+        "SIZE",
+        "bytes that they may hold; then no more are received from this client",
+    ),
+    "max-depth": Option(
+        _count, str(DEFAULT.max_depth), "N", "directories that may be above one another"
+    ),
+    "client-memory": Option(
+        _file_size,
+        str(DEFAULT.client_memory),
+        "SIZE",
+        "bytes that all clients together may make the server hold besides files",
+    ),
+    "frame-timeout": Option(
+        _seconds, str(DEFAULT.frame_timeout), "SECONDS", "time to send a request that was begun"
+    ),
+    "version-timeout": Option(
+        _seconds, str(DEFAULT.version_timeout), "SECONDS", "time for a client to say Tversion"
+    ),
+    "idle-timeout": Option(
+        _seconds_or_never,
+        str(DEFAULT.idle_timeout),
+        "SECONDS",
+        "time that a client may be silent; 0: for ever",
+    ),
     "log-format": Option(_one_of("console", "json"), "console", "FORMAT", "console or json"),
     "log-level": Option(
         _one_of("debug", "info", "warning", "error"),
@@ -179,11 +297,67 @@ OPTIONS: dict[str, Option] = {
 }
 
 
+#: The keys of exports for which the options of the same names have the defaults.
+INHERITED = ("size", "nr-inodes", "mode", "uid", "gid")
+
+#: The keys of an export.
+EXPORT_OPTIONS: dict[str, Option] = {
+    **{key: OPTIONS[key] for key in INHERITED},
+    "ram": OPTIONS["ram"],
+    "ro": Option(_flag, "false", "BOOL", "every change is refused"),
+    "allow": Option(
+        _network, None, "CIDR", "networks whose clients may attach", many=True, separator="+"
+    ),
+    "squash": Option(_one_of("none", "root", "all"), "none", "WHO", "who acts as nobody"),
+    "anonuid": Option(_id, "65534", "N", "user id of nobody"),
+    "anongid": Option(_id, "65534", "N", "group id of nobody"),
+    "permissions": Option(
+        _one_of("auto", "client", "server"), "auto", "WHERE", "which side checks permissions"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """What an export is made with; sizes in bytes.
+
+    Attributes:
+        name: empty for the default one.
+        ram: that it has for itself; None: it shares that of the server.
+    """
+
+    name: str
+    size: int
+    ram: int | None
+    nr_inodes: int
+    mode: int
+    uid: int
+    gid: int
+    ro: bool
+    allow: tuple[Network, ...]
+    squash: str
+    anonuid: int
+    anongid: int
+    permissions: str
+
+
+class Given(NamedTuple):
+    """What was said of an export: where, and the texts of its keys."""
+
+    source: str
+    texts: dict[str, list[str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What ``serve`` runs with; sizes in bytes."""
+    """What ``serve`` runs with; sizes in bytes.
+
+    Attributes:
+        exports: the default one, then the others in the order in which they were given.
+    """
 
     listen: tuple[Address, ...]
+    allow: tuple[Network, ...]
     size: int
     ram: int
     swap: tuple[str, ...]
@@ -192,7 +366,10 @@ class Config:
     mode: int
     uid: int
     gid: int
+    exports: tuple[ExportConfig, ...]
+    control: str | None
     msize: int
+    limits: Limits
     log_format: str
     log_level: str
 
@@ -206,38 +383,174 @@ def load(given: Mapping[str, list[str]], environ: Mapping[str, str], file: Path 
     Raises:
         ConfigError: an unknown key or a value that can not be.
     """
-    from_file = {} if file is None else _read_toml(file)
+    table = {} if file is None else _read_toml(file)
+    export_tables = table.pop("export", {})
+    from_file = {key: _texts(f"{file}: {key}", key, value) for key, value in table.items()}
     values: dict[str, Any] = {}
+    exports: dict[str, Given] = {}
     for key, option in OPTIONS.items():
-        variable = "TMPFS9P_" + key.upper().replace("-", "_")
+        variable = _variable(key)
+        if key == "export":
+            _add_exports(exports, "--export", given.get(key, []))
+            _add_exports(exports, variable, environ.get(variable, "").split())
+            _add_export_tables(exports, f"{file}: export", export_tables)
+            continue
         if key in given:
             source, texts = f"--{key}", given[key]
         elif variable in environ:
-            source, texts = variable, environ[variable].split(",")
+            source, texts = variable, environ[variable].split(option.separator)
         elif key in from_file:
             source, texts = f"{file}: {key}", from_file[key]
         else:
             source, texts = key, [] if option.default is None else [option.default]
-        parsed = [_parse(source, option, text) for text in texts]
-        values[key.replace("-", "_")] = tuple(parsed) if option.many else (parsed or [None])[-1]
-    _settle_swap(values)
-    return Config(**values)
+        values[_field(key)] = _values(source, option, texts)
+    defaults = {key: values[_field(key)] for key in INHERITED}
+    exports = {"": Given("", {})} | exports
+    values["exports"] = tuple(
+        _export(name, given, defaults, bool(values["swap"])) for name, given in exports.items()
+    )
+    _settle(values)
+    if values["client_memory"] < MESSAGES * values["msize"]:
+        raise ConfigError(
+            f"--client-memory: {values['client_memory']} is not allowed; it takes at least "
+            f"{MESSAGES} times --msize ({values['msize']})"
+        )
+    limits = Limits(**{field.name: values.pop(field.name) for field in fields(Limits)})
+    return Config(**values, limits=limits)
 
 
-def _settle_swap(values: dict[str, Any]) -> None:
-    """Fill in how much RAM and swap there is, where that follows from the rest."""
+def _variable(key: str) -> str:
+    """The environment variable of an option."""
+    return "TMPFS9P_" + key.upper().replace("-", "_")
+
+
+def _field(key: str) -> str:
+    """The attribute in which the value of an option is."""
+    return key.replace("-", "_")
+
+
+def _values(source: str, option: Option, texts: list[str]) -> Any:
+    """The value of an option: all of them if there may be several, else the last."""
+    parsed = [_parse(source, option, text) for text in texts]
+    return tuple(parsed) if option.many else (parsed or [None])[-1]
+
+
+# Exports
+
+
+def export_of(text: str, config: Config, source: str) -> ExportConfig:
+    """An export as ``--export`` has it, for a server that runs with ``config``.
+
+    Args:
+        source: where the text is from, for what is told of it.
+
+    Raises:
+        ConfigError: it can not be.
+    """
+    exports: dict[str, Given] = {}
+    _add_exports(exports, source, [text])
+    ((name, given),) = exports.items()
+    defaults = {key: getattr(config, _field(key)) for key in INHERITED}
+    return _export(name, given, defaults, bool(config.swap))
+
+
+def export_name(source: str, text: str) -> str:
+    """The name of an export, as it is given, without a slash in front."""
+    if text != "/" and not re.fullmatch(r"/?[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}", text):
+        raise ConfigError(
+            f"{source}: {text!r} is not allowed; it takes / or a name of letters, digits and _.-"
+        )
+    return text.removeprefix("/")
+
+
+def _add_exports(exports: dict[str, Given], source: str, texts: list[str]) -> None:
+    """Enter exports as ``NAME:KEY=VALUE,...`` has them."""
+    found: dict[str, Given] = {}
+    for text in texts:
+        name, _, rest = text.partition(":")
+        where = f"{source}: {name}"
+        keys: dict[str, list[str]] = {}
+        for item in rest.split(",") if rest else []:
+            key, given, value = item.partition("=")
+            option = _known(where, key, EXPORT_OPTIONS)
+            if not given and option.parse is not _flag:
+                raise ConfigError(f"{where}: {key}: without a value; write {key}={option.metavar}")
+            value = value if given else "true"
+            keys[key] = value.split(option.separator) if option.many else [value]
+        found[export_name(source, name)] = Given(where, keys)
+    exports |= found | exports
+
+
+def _add_export_tables(exports: dict[str, Given], source: str, tables: Any) -> None:
+    """Enter exports as the tables ``[export.NAME]`` of TOML have them."""
+    if not isinstance(tables, dict) or not all(isinstance(it, dict) for it in tables.values()):
+        raise ConfigError(f"{source}: is not allowed so; it takes tables, [export.NAME]")
+    for name, table in tables.items():
+        where = f"{source}.{name}"
+        for key in table:
+            _known(where, key, EXPORT_OPTIONS)
+        keys = {key: _texts(f"{where}: {key}", key, value) for key, value in table.items()}
+        exports.setdefault(export_name(source, name), Given(where, keys))
+
+
+def _export(name: str, given: Given, defaults: dict[str, Any], swap: bool) -> ExportConfig:
+    source, texts = given
+    values: dict[str, Any] = {}
+    for key, option in EXPORT_OPTIONS.items():
+        if key not in texts and key in defaults:
+            values[_field(key)] = defaults[key]
+        else:
+            default = [] if option.default is None else [option.default]
+            values[_field(key)] = _values(f"{source}: {key}", option, texts.get(key, default))
     size, ram = values["size"], values["ram"]
-    if ram is None or ram >= size:
-        if values["swap"] or values["swap_size"]:
-            raise ConfigError(f"--swap: without a use, --ram must be less than --size ({size})")
-        values["ram"], values["swap_size"] = size, 0
-    elif not values["swap"]:
-        raise ConfigError(f"--ram: {ram} is less than --size ({size}), so --swap must be given")
+    if ram is not None and not swap and "size" not in texts:
+        values["size"] = min(size, ram)
+    elif ram is not None and not swap and ram < size:
+        raise ConfigError(
+            f"{source}: ram: {ram} is less than its size ({size}), so --swap must be given"
+        )
+    elif ram is not None:
+        values["ram"] = min(ram, size)
+    return ExportConfig(name=name, **values)
+
+
+def _settle(values: dict[str, Any]) -> None:
+    """Fill in how much RAM and swap there is, where that follows from the rest."""
+    exports: Sequence[ExportConfig] = values["exports"]
+    sharing = [export.size for export in exports if export.ram is None]
+    own = [export.ram for export in exports if export.ram is not None]
+    total, largest = sum(export.size for export in exports), max(sharing, default=0)
+    ram = largest + sum(own) if values["ram"] is None else values["ram"]
+    if ram < sum(own) + PAGE * bool(sharing):
+        raise ConfigError(
+            f"--ram: {ram} is less than what exports have for themselves ({sum(own)})"
+        )
+    shared = ram - sum(own)
+    more = values["control"] is not None  # exports may come that need it
+    if not values["swap"]:
+        if values["swap_size"]:
+            raise ConfigError("--swap-size: without a use, --swap must be given")
+        if shared < largest:
+            left = f"{shared} of {ram} is left to share, which" if own else str(ram)
+            raise ConfigError(
+                f"--ram: {left} is less than --size ({largest}), so --swap must be given"
+            )
+        values["swap_size"] = 0
+    elif ram >= total and not (more and values["swap_size"]):
+        raise ConfigError(
+            "--swap: without a use, --ram must be less than --size and the sizes of all other "
+            f"exports together ({total})"
+        )
     elif values["swap_size"] is None:
-        values["swap_size"] = size - ram + reserve_for(ram // PAGE) * PAGE
+        kept = sum(reserve_for(frames // PAGE) for frames in (shared, *own))
+        values["swap_size"] = total - ram + kept * PAGE
+    values["ram"] = ram if more else min(ram, total)
     swap_size = values["swap_size"]
     if swap_size // PAGE < len(values["swap"]):
         raise ConfigError(f"--swap-size: {swap_size} is less than a page for each --swap")
+
+
+# Texts
 
 
 def _parse(source: str, option: Option, text: str) -> Any:
@@ -247,24 +560,31 @@ def _parse(source: str, option: Option, text: str) -> Any:
         raise ConfigError(f"{source}: {text!r} is not allowed; it takes {error}") from None
 
 
-def _read_toml(file: Path) -> dict[str, list[str]]:
+def _known(source: str, key: str, options: Mapping[str, Option]) -> Option:
+    """The option of that key."""
+    if key not in options:
+        raise ConfigError(f"{source}: {key}: no such key; there are: {', '.join(options)}")
+    return options[key]
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(file.read_text())
     except OSError as error:
         raise ConfigError(f"--config: {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config: {file}: not TOML: {error}") from None
-    unknown = sorted(set(table) - set(OPTIONS))
-    if unknown:
-        known = ", ".join(OPTIONS)
-        raise ConfigError(f"{file}: {unknown[0]}: no such key; there are: {known}")
-    return {key: _texts(file, key, value) for key, value in table.items()}
+    for key in sorted(table):
+        _known(str(file), key, OPTIONS)
+    return table
 
 
-def _texts(file: Path, key: str, value: Any) -> list[str]:
+def _texts(source: str, key: str, value: Any) -> list[str]:
     """A value of TOML as texts, as the command line has them."""
     if value == []:
-        raise ConfigError(f"{file}: {key}: [] is not allowed; it takes at least one value")
+        raise ConfigError(f"{source}: [] is not allowed; it takes at least one value")
     if key == "mode" and not isinstance(value, str):  # whether 493 was 493 or 0o755 is not known
-        raise ConfigError(f"{file}: mode: {value!r} is not allowed; write it as a string")
+        raise ConfigError(f"{source}: {value!r} is not allowed; write it as a string")
+    if isinstance(value, bool):
+        return [str(value).lower()]
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]

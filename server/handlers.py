@@ -20,14 +20,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import Cred
 from tmpfs_core.cargo import Cargo, cargo_for
-from tmpfs_core.directory import DOT, DOTDOT, Dirent
+from tmpfs_core.directory import DOT, DOTDOT, NAME_MAX, Dirent
 from tmpfs_core.errors import refuse
 from tmpfs_core.locks import FOREVER, Lock, RangeLocks
 from tmpfs_core.node import DirNode, FileNode, Node
 from tmpfs_core.permissions import EXECUTE, NOW, READ, WRITE, require
 
-from .fids import Client, Fid, XattrDraft, XattrValue
+from .fids import Client, Fid, Stale, XattrDraft, XattrValue
 from .identity import cred_of
+from .limits import WAITING_BYTES
 from .wire import messages as m
 from .wire.codec import Message
 from .wire.constants import (
@@ -96,8 +97,12 @@ def handles(declared: type[Message]) -> Callable[[H], H]:
 _QTYPES = {stat.S_IFDIR >> 12: QTDIR, stat.S_IFLNK >> 12: QTSYMLINK}
 
 
+def _qid(node: Node, version: int) -> QidFields:
+    return _QTYPES.get(node.mode >> 12, QTFILE), version, node.ino
+
+
 def qid_of(node: Node) -> QidFields:
-    return _QTYPES.get(node.mode >> 12, QTFILE), node.version, node.ino
+    return _qid(node, node.version)
 
 
 # The session and the tree
@@ -117,9 +122,8 @@ def attach(
         refuse(errno.EBADF)
     client.require_free(fid)
     export = client.exports.get(aname)
-    root = export.mount.root
-    client.enter(fid, Fid(root.entry, cred_of(client.peer, export, uname, n_uname)))
-    return m.Rattach.pack(tag, qid_of(root))
+    client.attach(fid, export, cred_of(client.peer, export, uname, n_uname))
+    return m.Rattach.pack(tag, qid_of(export.mount.root))
 
 
 @handles(m.Twalk)
@@ -178,12 +182,9 @@ def clunk(client: Client, tag: int, fid: int) -> Reply:
 @handles(m.Tremove)
 def remove(client: Client, tag: int, fid: int) -> Reply:
     """Removes the name by which the fid was reached; forgets the fid in any case."""
-    held = client.fids.get(fid)
     try:
-        if held is not None and held.xattr is None:
-            vnops.remove(held.entry, held.cred)
-        else:
-            refuse(errno.EBADF)
+        held = client.get(fid)
+        vnops.remove(held.entry, held.cred)
     finally:
         client.clunk(fid)
     return m.Rremove.pack(tag)
@@ -290,7 +291,8 @@ def write(client: Client, tag: int, fid: int, offset: int, data: memoryview | Ca
     if held.xattr is not None:
         if isinstance(held.xattr, XattrValue):
             refuse(errno.EBADF)
-        assert not isinstance(data, Cargo)
+        if isinstance(data, Cargo):  # for a file, which the fid was when it came in
+            refuse(errno.ESTALE if isinstance(held.xattr, Stale) else errno.EBADF)
         return m.Rwrite.pack(tag, held.xattr.write(offset, data))
     held.require_writable()
     return m.Rwrite.pack(tag, vnops.write(held.node, offset, data, held.cred, held.appends))
@@ -333,7 +335,7 @@ def readdir(client: Client, tag: int, fid: int, offset: int, count: int) -> Repl
         return m.Rreaddir.pack(tag, directory.listing[1])
     data = _records(directory, parent, entries, offset, asked[1])
     if data:  # the end takes no time to find
-        directory.listing = asked, data
+        directory.keep_listing(asked, data)
     return m.Rreaddir.pack(tag, data)
 
 
@@ -361,8 +363,7 @@ def _record(node: Node, cookie: int, name: bytes) -> bytes:
     """One of them.  Its qid has no version, so that it stays right while the node changes: what
     clients take from it is the number of the node (QEMU and diod leave the version out, too).
     """
-    kind = node.mode >> 12
-    return m.pack_record((_QTYPES.get(kind, QTFILE), 0, node.ino), cookie, kind, name)
+    return m.pack_record(_qid(node, 0), cookie, node.mode >> 12, name)
 
 
 # Names
@@ -517,8 +518,12 @@ def xattrwalk(client: Client, tag: int, fid: int, newfid: int, name: bytes) -> R
     else:
         value = xattr.listxattr(held.node, held.cred)
     made = Fid(held.entry, held.cred)
-    made.xattr = XattrValue(value)
     client.enter(newfid, made)
+    try:
+        client.hold_xattr(made, XattrValue(value))
+    except OSError:
+        client.clunk(newfid)
+        raise
     return m.Rxattrwalk.pack(tag, len(value))
 
 
@@ -532,9 +537,8 @@ def xattrcreate(
         refuse(errno.EINVAL)
     if attr_size > xattr.VALUE_MAX:
         refuse(errno.E2BIG)
-    held.xattr = XattrDraft(
-        name, attr_size, create=bool(flags & XATTR_CREATE), replace=bool(flags & XATTR_REPLACE)
-    )
+    create, replace = bool(flags & XATTR_CREATE), bool(flags & XATTR_REPLACE)
+    client.hold_xattr(held, XattrDraft(name, attr_size, create, replace))
     return m.Rxattrcreate.pack(tag)
 
 
@@ -566,9 +570,9 @@ def lock(
     wanted = _lock_of(client, held, type, start, length, proc_id, client_id)
     locks = held.node.range_locks()
     if type == LOCK_TYPE_UNLCK:
-        locks.release(wanted.owner, wanted.start, wanted.stop)
-    elif locks.acquire(wanted) is not None:
-        if flags & LOCK_FLAGS_BLOCK:
+        client.release(locks, wanted)
+    elif client.acquire(locks, wanted) is not None:
+        if flags & LOCK_FLAGS_BLOCK and client.state.free >= WAITING_BYTES:
             return _lock_when_free(client, tag, fid, locks, wanted)
         return m.Rlock.pack(tag, LOCK_BLOCKED)
     return m.Rlock.pack(tag, LOCK_SUCCESS)
@@ -580,10 +584,11 @@ async def _lock_when_free(
     """Try again whenever something is released, until ``lock_wait`` is over."""
     released = asyncio.Event()
     locks.waiters.append(released.set)
+    client.state.take(WAITING_BYTES)
     try:
         async with asyncio.timeout(client.lock_wait):
             while client.get(fid) is wanted.handle:
-                if locks.acquire(wanted) is None:
+                if client.acquire(locks, wanted) is None:
                     return m.Rlock.pack(tag, LOCK_SUCCESS)
                 await released.wait()
                 released.clear()
@@ -592,6 +597,7 @@ async def _lock_when_free(
         return m.Rlock.pack(tag, LOCK_BLOCKED)
     finally:
         locks.waiters.remove(released.set)
+        client.state.give(WAITING_BYTES)
 
 
 @handles(m.Tgetlock)
@@ -624,10 +630,13 @@ def _lock_of(
     """The lock that a request speaks of.
 
     Raises:
-        OSError: EBADF, the fid is not open; EINVAL, no such type, or a range past 2^64.
+        OSError: EBADF, the fid is not open; EINVAL, no such type, or a range past 2^64;
+            ENAMETOOLONG, a client's name that is longer than a host's may be.
     """
     if fid.flags is None:
         refuse(errno.EBADF)
+    if len(client_id) > NAME_MAX:
+        refuse(errno.ENAMETOOLONG)
     stop = start + length if length else FOREVER
     if kind > LOCK_TYPE_UNLCK or stop > FOREVER:
         refuse(errno.EINVAL)

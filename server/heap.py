@@ -25,14 +25,20 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class Heap:
-    """Gives back what the files of a mount, which calls it when one is freed, have left behind."""
+    """Gives back what the files of mounts, which call it when one is freed, have left behind."""
 
-    def __init__(self, mount: Mount) -> None:
-        self._mount = mount
+    def __init__(self) -> None:
+        self._mounts: set[Mount] = set()
         self._loop = asyncio.get_running_loop()
         self._freed = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, mount: Mount) -> None:
+        self._mounts.add(mount)
         mount.on_freed = self._note
+
+    def forget(self, mount: Mount) -> None:
+        self._mounts.remove(mount)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -45,7 +51,8 @@ class Heap:
 
     def _look(self) -> None:
         self._timer = None
-        left = self._mount.inodes.used + len(self._mount.memory.replacement)
+        pages = sum(len(memory.replacement) for memory in {it.memory for it in self._mounts})
+        left = sum(mount.inodes.used for mount in self._mounts) + pages
         if self._freed >= max(MANY, left):
             self._freed = 0
             gc.collect()  # this empties Python's free lists, too

@@ -15,6 +15,7 @@ Rules of this file:
 import asyncio
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import structlog
 
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 #: Seconds after page-out failed, or found nothing to free, until it is tried again.
 RETRY = 1.0
+#: Jobs under way at a time.
+THREADS = 4
 #: Most requests provided for at a time, each with RAM for 1 MiB (SLICE).
 PROVIDED = 16
 
@@ -37,13 +40,22 @@ class Pager:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="pager")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="pager")
+        if memory.swap is not None:
+            self._start_threads()
         self._arriving: dict[Place, asyncio.Task[None]] = {}
         self._cleaning: asyncio.Task[None] | None = None
         self._goal = memory.high
-        self._turns = asyncio.Semaphore(max(1, min(PROVIDED, memory.ram.limit // (4 * SLICE))))
+        self._turns = _turns(memory)
         memory.on_pressure = self._clean
         memory.on_ahead = self._read_ahead
+
+    def _start_threads(self) -> None:
+        """Have all threads now: later the host may refuse one, with a job already handed over."""
+        together = Barrier(THREADS + 1)
+        for _ in range(THREADS):
+            self._threads.submit(together.wait)
+        together.wait()
 
     def provide_now(self, absent: NotResident) -> bool:
         """Do what :meth:`provide` does, if it can be done without waiting; whether it was."""
@@ -69,9 +81,29 @@ class Pager:
         async with self._turns:
             if absent.frames > self._memory.writable:
                 self._memory.counters.reclaim_stalls += 1
-                await self._make_room(absent.frames + self._memory.reserve)
+                await self.make_room(absent.frames + self._memory.reserve)
             if absent.places:
                 await self._bring_in(absent.places)
+
+    async def make_room(self, frames: int) -> None:
+        """Wait until so many frames are free, or no more can be."""
+        while self._memory.ram.free < frames and not self._memory.stuck:
+            self._goal = max(self._goal, frames)
+            self._clean()
+            assert self._cleaning is not None
+            await asyncio.wait([self._cleaning])
+
+    def resize(self, frames: int) -> None:
+        """Let the memory use so many frames from now on (see :meth:`.Memory.resize`)."""
+        self._memory.resize(frames)
+        self._goal = self._memory.high
+        self._turns = _turns(self._memory)
+        self._memory.retry()
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way; all files of the memory are gone."""
+        while tasks := {*self._arriving.values()} | ({self._cleaning} if self._cleaning else set()):
+            await asyncio.wait(tasks)
 
     async def close(self) -> None:
         """Give up what is under way, and end the threads."""
@@ -87,14 +119,6 @@ class Pager:
         """Begin to free RAM, unless that is under way or hopeless."""
         if self._cleaning is None and not self._memory.stuck:
             self._cleaning = self._loop.create_task(self._clean_to_goal())
-
-    async def _make_room(self, frames: int) -> None:
-        """Wait until so many frames are free, or no more can be."""
-        while self._memory.ram.free < frames and not self._memory.stuck:
-            self._goal = max(self._goal, frames)
-            self._clean()
-            assert self._cleaning is not None
-            await asyncio.wait([self._cleaning])
 
     async def _clean_to_goal(self) -> None:
         """Page out until as many frames are free as anybody wants, or no more can be."""
@@ -161,7 +185,7 @@ class Pager:
                 if failures == 2:  # once, page-out may have passed over what others wait for
                     refuse(errno.ENOMEM)
                 self._memory.retry()
-                await self._make_room(_frames(places))
+                await self.make_room(_frames(places))
                 failures = failures + 1 if self._memory.stuck else 0
             arrival = Arrival(self._memory, places, ahead)
             await self._loop.run_in_executor(self._threads, arrival.run)
@@ -179,6 +203,11 @@ def _seen(task: asyncio.Task[None]) -> None:
     """Nobody may be left who waits for this: that it failed is no news then."""
     if not task.cancelled():
         task.exception()
+
+
+def _turns(memory: Memory) -> asyncio.Semaphore:
+    """How many requests are provided for at a time."""
+    return asyncio.Semaphore(max(1, min(PROVIDED, memory.ram.limit // (4 * SLICE))))
 
 
 def _frames(places: list[Place]) -> int:

@@ -29,6 +29,8 @@ from tmpfs_core.vnode import NotResident
 from .errors import ProtocolError, errno_of
 from .fids import Client
 from .handlers import HANDLERS, Reply, cargo_of_write, write
+from .limits import WAITING_BYTES
+from .room import Room
 from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
 from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion, Twrite
 from .wire.primitives import HEADER, HEADER_SIZE, Buffer, Malformed
@@ -37,16 +39,12 @@ Request = Callable[[], Reply]
 
 #: Requests handled in one pass.
 BATCH: Final = 256
-#: Bytes of data that requests may hold which wait for RAM; from then on no more are taken.
-HELD_MAX = 8 << 20
 #: Bytes of replies after which a pass ends.
 PASS_BYTES: Final = 262144
 #: Bytes of a Twrite that are still to come for which cargo is worth it.
 CARGO_MIN: Final = 131072
 #: Times that a request is tried again as it is; then it is cut down to one block.
 PATIENCE = 4
-#: Requests of one connection that may be waiting; one more is refused with EAGAIN.
-WAITING_MAX = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +65,7 @@ class Session:
         provide_now: makes what an operation needs resident, if it can without waiting.
         provide: waits until what an operation needs is in RAM, as far as it can be.
         ready: called when replies came into ``out`` outside of :meth:`receive`.
+        room: for the requests of all clients that wait.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class Session:
         provide_now: Callable[[NotResident], bool],
         provide: Callable[[NotResident], Awaitable[None]],
         ready: Callable[[], None],
+        room: Room,
     ) -> None:
         self.out: list[Buffer] = []
         #: After a pass: the bytes that the next frame takes, if not all of it is here; else 0.
@@ -85,8 +85,6 @@ class Session:
         #: here, :meth:`landed` is to be called.
         self.cargo: Cargo | None = None
         self._landing = (0, 0, 0)  # tag, fid and offset of that frame
-        #: The largest frame that may come, in bytes.
-        self.frame_max = MSIZE_MIN
         self._client = client
         self._msize = msize
         self._spawn = spawn
@@ -94,15 +92,35 @@ class Session:
         self._provide = provide
         #: After a pass: it ended so that other connections have their turn.
         self.yields = False
-        self._provided = False  # in this pass
+        self._provided = False  # in this pass, something was absent
         self._ready = ready
+        self._room = room
         self._held = 0
+        self._held_max = client.limits.max_request_bytes
         self._waiting: dict[int, Waiting] = {}
 
     @property
+    def begun(self) -> bool:
+        """Whether a version was agreed on."""
+        return bool(self._client.msize)
+
+    @property
+    def waits(self) -> bool:
+        """Whether some request waits."""
+        return bool(self._waiting)
+
+    @property
     def congested(self) -> bool:
-        """Whether so much data waits in requests that no more should be received."""
-        return self._held > HELD_MAX
+        """Whether so much data waits in requests, here or everywhere, that no more should be
+        received.
+        """
+        held = self._held
+        return held > 0 and (held > self._held_max or self._room.free < 0)
+
+    @property
+    def provided_for(self) -> bool:
+        """Whether requests wait for RAM or swap; they will be answered soon."""
+        return self._held > 0
 
     def receive(self, buffer: memoryview, start: int, stop: int) -> int:
         """Handle the whole frames of ``buffer[start:stop]``, one pass of them; where it stopped.
@@ -114,6 +132,7 @@ class Session:
         self.yields = False
         self._provided = False
         out = self.out
+        client = self._client
         room = PASS_BYTES
         for _ in range(BATCH):
             if room < 0 or self._provided or self.congested:
@@ -122,8 +141,9 @@ class Session:
                 self.needed = MSIZE_MIN
                 break
             size, kind, tag = HEADER.unpack_from(buffer, start)
-            if not HEADER_SIZE <= size <= self.frame_max:
-                raise ProtocolError(f"frame of {size} bytes where {self.frame_max} are allowed")
+            largest = client.msize or MSIZE_MIN
+            if not HEADER_SIZE <= size <= largest:
+                raise ProtocolError(f"frame of {size} bytes where {largest} are allowed")
             end = start + size
             if end > stop:
                 self.needed = size
@@ -139,7 +159,7 @@ class Session:
             start = end
             if isinstance(reply, bytes):
                 length = len(reply)
-                if length > self.frame_max:
+                if length > (client.msize or MSIZE_MIN):
                     reply = Rlerror.pack(tag, errno.EMSGSIZE)
                 out.append(reply)
                 room -= length
@@ -165,7 +185,7 @@ class Session:
             try:
                 reply = request()
             except NotResident as absent:
-                reply = self._provide_for(absent, request, lambda: request, len(cargo))
+                reply = self._provide_for(absent, request, lambda: request, len(cargo), 0)
         except Exception as error:
             reply = Rlerror.pack(tag, errno_of(error))
         if isinstance(reply, Coroutine):
@@ -225,30 +245,39 @@ class Session:
             def keep() -> Request:
                 return partial(call, memoryview(bytes(buffer[at:end])), 0, end - at, *args)
 
-            return self._provide_for(absent, request, keep, end - at)
+            return self._provide_for(absent, request, keep, end - at, end - at)
 
     def _provide_for(
-        self, absent: NotResident, request: Request, keep: Callable[[], Request], size: int
+        self,
+        absent: NotResident,
+        request: Request,
+        keep: Callable[[], Request],
+        size: int,
+        kept: int,
     ) -> Reply:
         """Try a request of ``size`` bytes again when what it needs is in RAM.
 
         At once if that can be; else later, when the buffer that it came in holds other bytes:
-        ``keep`` gives the request with its own.
+        ``keep`` gives the request with its own, which are ``kept``.
         """
+        self._provided = True
         if self._provide_now(absent):
-            self._provided = True
             try:
                 return request()
             except NotResident as still:
                 absent = still
-        return self._once_resident(absent, keep(), size)
+        return self._once_resident(absent, keep(), size, kept)
 
-    async def _once_resident(self, absent: NotResident, request: Request, size: int) -> bytes:
+    async def _once_resident(
+        self, absent: NotResident, request: Request, size: int, kept: int
+    ) -> bytes:
         """Try a request of ``size`` bytes again when what it needs is in RAM."""
         memory = absent.memory
         tries = 0
         held = max(size, len(absent.places) * BLOCK)
         self._held += held
+        kept += WAITING_BYTES
+        self._room.take(kept)
         try:
             while True:
                 await self._provide(absent)
@@ -265,6 +294,7 @@ class Session:
                     memory.frugal = False
         finally:
             self._held -= held
+            self._room.give(kept)
 
     def _version(self, tag: int, msize: int, version: bytes) -> Reply:
         """A new session: what was before it is forgotten (version(5))."""
@@ -274,9 +304,8 @@ class Session:
         msize = min(msize, self._msize)
         if version != VERSION:
             self._client.msize = 0
-            self.frame_max = MSIZE_MIN
             return Rversion.pack(tag, msize, VERSION_UNKNOWN)
-        self._client.msize = self.frame_max = msize
+        self._client.msize = msize
         return Rversion.pack(tag, msize, VERSION)
 
     def _flush(self, tag: int, oldtag: int) -> Reply | None:
@@ -293,7 +322,7 @@ class Session:
         self, tag: int, work: Coroutine[Any, Any, bytes], over: Callable[[], None] = lambda: None
     ) -> None:
         """Let the request go on as a task, unless too many do; ``over`` is called at its end."""
-        if len(self._waiting) >= WAITING_MAX:
+        if len(self._waiting) >= self._client.limits.max_requests:
             work.close()
             over()
             self.out.append(Rlerror.pack(tag, errno.EAGAIN))

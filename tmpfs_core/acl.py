@@ -85,8 +85,11 @@ def mode_of(value: bytes) -> tuple[int, bool]:
 
 
 def with_mode(value: bytes, mode: int) -> bytes:
-    """An ACL after chmod(2) to ``mode`` (posix_acl_chmod()).  Errors as :func:`parse`."""
-    entries = parse(value)
+    """An ACL after chmod(2) to ``mode`` (posix_acl_chmod()); what is none stays as it is."""
+    try:
+        entries = parse(value)
+    except OSError:
+        return value
     new = {USER_OBJ: mode >> 6 & 7, OTHER: mode & 7}
     new[MASK if any(tag == MASK for tag, _, _ in entries) else GROUP_OBJ] = mode >> 3 & 7
     return VERSION + b"".join(

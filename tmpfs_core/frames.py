@@ -41,11 +41,11 @@ FRAMES_PER_BLOCK: Final = BLOCK // FRAME
 WHOLE: Final = (1 << FRAMES_PER_BLOCK) - 1
 
 #: Blocks that are kept with a frame in them.
-WARM: Final = 64
+WARM = 64
 #: Berths that there can be (32 MiB), and those that are kept with their memory (2 MiB).
 BERTHS, BERTHS_KEPT = 512, 32
 #: So many free blocks make the list of them worth being forgotten, when all are free.
-MANY: Final = 4096
+MANY = 4096
 
 #: What a hole reads as: one block of zeros.
 ZEROS: Final = memoryview(bytes(BLOCK))

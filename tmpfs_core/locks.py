@@ -68,6 +68,12 @@ class RangeLocks:
         if self._cut(owner, start, stop):
             self._notify()
 
+    def splits(self, owner: Hashable, start: int, stop: int) -> bool:
+        """Whether to give up ``[start, stop)`` would leave its owner with one lock more."""
+        return any(
+            lock.owner == owner and lock.start < start and stop < lock.stop for lock in self.held
+        )
+
     def release_handle(self, handle: object) -> None:
         """Give up every lock taken through ``handle``."""
         kept = [lock for lock in self.held if lock.handle is not handle]

@@ -1,4 +1,4 @@
-"""Memory: the RAM and the swap that files share.
+"""Memory: RAM that files share, and the swap behind it.
 
 Rules of this file:
 
@@ -6,6 +6,7 @@ Rules of this file:
   pages back from swap: whatever is written, what was written before stays readable.
 * Running short is told to ``on_pressure``, which whoever owns the event loop sets; it lets
   :mod:`.pageout` run.  Nothing here waits.
+* Several memories may share one swap: slots that one of them frees are news for all.
 """
 
 import sys
@@ -31,18 +32,23 @@ def reserve_for(frames: int) -> int:
 class Memory:
     """RAM for ``frames`` frames, and what spills from it into ``swap``.
 
+    Attributes:
+        low, high: page-out starts when fewer frames than ``low`` are free, stops when more than
+            ``high`` are.
+        reserve: how many frames are kept to read into.
+        io_max: the most bytes that one operation may need in RAM at a time.
+
     Raises:
         OSError: ENOMEM, the host refuses the address space.
     """
 
     def __init__(self, frames: int, swap: Swap | None = None) -> None:
-        self.ram = Budget(frames)
         self.arena = Arena(frames)
         self.swap = swap
-        self.reserve = reserve_for(frames) if swap else 0
-        #: Page-out starts when fewer frames are free, and stops when more are.
-        self.low = self.reserve + frames // 32
-        self.high = self.reserve + frames // 16
+        self.ram = Budget(0)
+        self.reserve = self.low = self.high = self.io_max = 0
+        self.resize(frames)
+        self._last_ino = 0
         self.replacement: Replacement[Page] = Replacement()
         #: Frames whose bytes are in swap, or zeros that need no place there.
         self.swapped = 0
@@ -56,11 +62,29 @@ class Memory:
         #: Page-out found nothing to free the last time; until something is freed it will not.
         self.stuck = swap is None
         self._fruitless = 0  # victims in a row that could not be paged out
-        #: The most bytes that one operation may need in RAM at a time.
-        self.io_max = max(BLOCK, frames // 4 * FRAME) if swap else sys.maxsize
         #: Operations take one block at a time.  For what was tried again and again: a block always
         #: fits, or is refused, where several may displace each other for ever.
         self.frugal = False
+        if swap is not None:
+            swap.sharers.append(self)
+
+    def close(self) -> None:
+        """End its use of the swap, of which it holds nothing any more."""
+        if self.swap is not None:
+            self.swap.sharers.remove(self)
+
+    def resize(self, frames: int) -> None:
+        """Use so many frames from now on: no fewer than are used, no more than it was made for."""
+        self.ram.limit = frames
+        self.reserve = reserve_for(frames) if self.swap else 0
+        self.low = self.reserve + frames // 32
+        self.high = self.reserve + frames // 16
+        self.io_max = max(BLOCK, frames // 4 * FRAME) if self.swap else sys.maxsize
+
+    def next_ino(self) -> int:
+        """A number that no file of any of its mounts has had."""
+        self._last_ino += 1
+        return self._last_ino
 
     def most(self, offset: int) -> int:
         """The most bytes that one operation from ``offset`` on may take while frugal."""
@@ -72,7 +96,10 @@ class Memory:
         return max(0, self.ram.limit - self.ram.used - self.reserve)
 
     def statistics(self) -> dict[str, int]:
-        """What is where, in bytes, and all counters since the start (see :class:`.Counters`)."""
+        """What is where, in bytes, and all counters since the start (see :class:`.Counters`).
+
+        ``swap_used`` is that of the swap, by all who share it.
+        """
         in_use = sum(page.mask.bit_count() for vp in self.active for page in vp.pages.values())
         return {
             "ram": self.ram.limit * FRAME,
@@ -114,13 +141,13 @@ class Memory:
         """Nobody wants more of these bytes of swap than the frames in ``mask``."""
         assert self.swap is not None
         self.swap.trim(copy, mask)
-        self.retry()
+        self.swap.gained()
 
     def free_copy(self, copy: Copy) -> None:
         """Nobody wants these bytes of swap any more."""
         assert self.swap is not None
         self.swap.give(copy)
-        self.retry()
+        self.swap.gained()
 
     def tried(self, skipped: int, progress: bool) -> None:
         """Page-out has passed over so many victims, and may have found others."""

@@ -6,10 +6,12 @@ Rules of this file:
 * File data, long symbolic links and extended attributes are charged to ``blocks``; each node, and
   each further hard link, to ``inodes`` (as in Linux' tmpfs: what can not be given up must be
   limited).
+* Several mounts may share one memory, which knows pages by the number of their file: no two of
+  their files have the same.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .access import ROOT
@@ -41,6 +43,7 @@ class Mount:
         nr_inodes: nodes and further hard links that fit.
         mode, uid, gid: of the root directory, as in tmpfs(5).
         memory: RAM and swap for its pages; else it gets RAM for all of its size.
+        max_depth: how many directories there may be below one another.
 
     Raises:
         OSError: ENOMEM, the host refuses the address space.
@@ -54,14 +57,18 @@ class Mount:
         uid: int = ROOT.uid,
         gid: int = 0,
         memory: Memory | None = None,
+        max_depth: int = 2048,
     ) -> None:
         self.memory = memory or Memory(size // FRAME)
         self.blocks = Budget(size // FRAME)
         self.inodes = Budget(nr_inodes)
-        self._last_ino = 0
+        self.max_depth = max_depth
         self._first_gen = int.from_bytes(os.urandom(4), "little")
         #: Nodes without a name that somebody still holds, by ino.
         self.orphans: dict[int, Node] = {}
+        #: The directories that keep a listing, the oldest first, and the bytes of these.
+        self.listed: dict[DirNode, None] = {}
+        self.listed_bytes = 0
         #: Called when so many nodes and pages of files at rest are freed.
         self.on_freed: Callable[[int], None] = lambda _: None
         self.inodes.take(1)
@@ -70,8 +77,8 @@ class Mount:
 
     def next_identity(self) -> tuple[int, int]:
         """A new (ino, gen).  gen starts at random, so that no two runs of a server agree on one."""
-        self._last_ino += 1
-        return self._last_ino, (self._first_gen + self._last_ino) & 0xFFFFFFFF
+        ino = self.memory.next_ino()
+        return ino, (self._first_gen + ino) & 0xFFFFFFFF
 
     def statfs(self) -> Statfs:
         return Statfs(
@@ -84,6 +91,27 @@ class Mount:
             namelen=NAME_MAX,
         )
 
+    def clear(self) -> Iterator[None]:
+        """Free all but the root, a node at each step; nobody holds any of it, nor comes to."""
+        todo: list[DirNode] = [self.root]
+        while todo:
+            directory = todo.pop()
+            for entry in list(directory.entries.after(0)):
+                directory.leave(entry)
+                node = entry.node
+                if isinstance(node, DirNode):
+                    todo.append(node)
+                    node.nlink = 0
+                else:
+                    node.nlink -= 1
+                if node.nlink:
+                    self.inodes.give(1)
+                elif not node.is_dir:
+                    node.free()
+                yield
+            if directory is not self.root:
+                directory.free()
+
     def check(self) -> None:
         """Assert the invariants of the whole file system (for tests)."""
         links: dict[int, int] = {}
@@ -95,7 +123,10 @@ class Mount:
                 node.entries.check()
                 children = list(node.entries.after(0))
                 assert node.size == 20 * (len(children) + 2)
-                assert node.nlink == 2 + sum(child.node.is_dir for child in children)
+                below = [child.node for child in children if isinstance(child.node, DirNode)]
+                assert node.nlink == 2 + len(below)
+                assert node.height == max((child.height + 1 for child in below), default=0)
+                assert (node in self.listed) == (node.listing is not None)
                 for child in children:
                     assert child.parent is node
                     links[child.node.ino] = links.get(child.node.ino, 0) + 1
@@ -112,6 +143,8 @@ class Mount:
                 blocks += node.blocks >> 3
             if not node.is_dir:
                 assert node.nlink == links.get(node.ino, 0)
+        listings = [node.listing[1] for node in self.listed if node.listing]
+        assert self.listed_bytes == sum(map(len, listings))
         assert all(node.refs and not node.nlink for node in self.orphans.values())
         assert blocks == self.blocks.used, f"{blocks} frames held, {self.blocks.used} charged"
         further_links = sum(count - 1 for count in links.values())

@@ -11,7 +11,7 @@ Rules of this file:
 
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .directory import Directory, Dirent
 from .locks import RangeLocks
@@ -20,6 +20,9 @@ from .vnode import Vnode, truncate
 
 if TYPE_CHECKING:
     from .mount import Mount
+
+#: Bytes of listings that the directories of a mount keep together.
+LISTINGS: Final = 4 << 20
 
 #: What tmpfs reports for one directory entry, in bytes (mm/shmem.c: BOGO_DIRENT_SIZE).
 DIRENT_SIZE = 20
@@ -84,6 +87,11 @@ class Node:
         return 0
 
     @property
+    def parts(self) -> int:
+        """How many objects go when it goes: the node, and each page of data at rest."""
+        return 1
+
+    @property
     def is_dir(self) -> bool:
         return False
 
@@ -108,7 +116,7 @@ class Node:
         """Give back all that it is charged for, its inode included."""
         self.mount.blocks.give(self.xattr_frames)
         self.mount.inodes.give(1)
-        self.mount.on_freed(1)
+        self.mount.on_freed(self.parts)
 
 
 class FileNode(Node):
@@ -130,6 +138,10 @@ class FileNode(Node):
     def blocks(self) -> int:
         return self.uobj.charged << 3
 
+    @property
+    def parts(self) -> int:
+        return 1 + len(self.uobj.pages)
+
     def open(self) -> Vnode:
         """Its vnode, for one more user."""
         if self.vnode is None:
@@ -146,9 +158,8 @@ class FileNode(Node):
             self.vnode = None
 
     def free(self) -> None:
-        self.mount.on_freed(len(self.uobj.pages))
-        truncate(self.uobj, self.vnode, 0)
         super().free()
+        truncate(self.uobj, self.vnode, 0)
 
 
 class DirNode(Node):
@@ -157,16 +168,19 @@ class DirNode(Node):
     Attributes:
         entries: its names.
         entry: its own name; a directory has just one.
-        listing: whoever lists the directory may keep here what was asked for (a cookie, bytes, and
-            the number of its parent) and the answer; it is forgotten when an entry comes or goes.
+        height: how many directories there are below one another in it.
+        listing: what was asked for when it was listed (a cookie, bytes, and the number of its
+            parent) and the answer, if that is kept.
     """
 
-    __slots__ = ("entries", "entry", "listing")
+    __slots__ = ("_below", "entries", "entry", "height", "listing")
 
     def __init__(self, mount: "Mount", mode: int, uid: int, gid: int) -> None:
         super().__init__(mount, stat.S_IFDIR | mode, uid, gid)
         self.entries = Directory()
         self.entry = Dirent(b"", self)
+        self.height = 0
+        self._below: dict[int, int] = {}  # how many directories of each height are in it
         self.listing: tuple[tuple[int, int, int], bytes] | None = None
         self.nlink = 1  # its own "."
         self.size = 2 * DIRENT_SIZE
@@ -179,20 +193,72 @@ class DirNode(Node):
         """Give ``entry`` a place here under its name, which is free."""
         self.entries.add(entry)
         entry.parent = self
-        self._resized(DIRENT_SIZE, entry.node.is_dir)
+        self._resized(DIRENT_SIZE)
+        node = entry.node
+        if isinstance(node, DirNode):  # its ".." is a link to here
+            self.nlink += 1
+            self._grow(-1, node.height)
 
     def leave(self, entry: Dirent) -> None:
         """Take ``entry`` out of here."""
         self.entries.remove(entry)
         entry.parent = None
-        self._resized(-DIRENT_SIZE, entry.node.is_dir)
+        self._resized(-DIRENT_SIZE)
+        node = entry.node
+        if isinstance(node, DirNode):
+            self.nlink -= 1
+            self._grow(node.height, -1)
 
-    def _resized(self, delta: int, subdirectory: bool) -> None:
-        self.listing = None
+    def depth(self) -> int:
+        """How many directories it is below the root (or, once removed, below where it was)."""
+        depth = 0
+        place = self.entry.parent
+        while place is not None:
+            depth += 1
+            place = place.entry.parent
+        return depth
+
+    def keep_listing(self, asked: tuple[int, int, int], data: bytes) -> None:
+        """Keep an answer until an entry comes or goes; the oldest of other directories may go."""
+        self._forget_listing()
+        mount = self.mount
+        self.listing = asked, data
+        mount.listed[self] = None
+        mount.listed_bytes += len(data)
+        while mount.listed_bytes > LISTINGS:
+            next(iter(mount.listed))._forget_listing()
+
+    def free(self) -> None:
+        self._forget_listing()
+        super().free()
+
+    def _forget_listing(self) -> None:
+        if self.listing is not None:
+            self.mount.listed_bytes -= len(self.listing[1])
+            del self.mount.listed[self]
+            self.listing = None
+
+    def _resized(self, delta: int) -> None:
+        self._forget_listing()
         self.size += delta
-        if subdirectory:  # its ".." is a link to here
-            self.nlink += 1 if delta > 0 else -1
         self.modified()
+
+    def _grow(self, old: int, new: int) -> None:
+        """A directory in it has another height than before (-1: it was, or is, not here); those
+        above may have, too.
+        """
+        place: DirNode | None = self
+        while place is not None and old != new:
+            below = place._below
+            if old >= 0:
+                below[old] -= 1
+                if not below[old]:
+                    del below[old]
+            if new >= 0:
+                below[new] = below.get(new, 0) + 1
+            old, new = place.height, max(below, default=-1) + 1
+            place.height = new
+            place = place.entry.parent
 
 
 class SymlinkNode(Node):

@@ -11,7 +11,7 @@ Rules of this file:
 * A slot holds one frame.  A :class:`Copy` owns its slots until it is freed; what could not be read
   again is condemned, and its slots are not used again.
 * :func:`write_out` and :func:`read_in` block.  They touch nothing but the file and the memory that
-  they are given, so they may run in another thread.
+  they are given, so they may run in another thread; so may :meth:`Swap.grow`.
 """
 
 import errno
@@ -19,7 +19,8 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from threading import Lock
+from typing import NamedTuple, Protocol
 
 from .frames import BLOCK, FRAME, FRAMES_PER_BLOCK
 
@@ -168,11 +169,20 @@ class Copy:
                 slot += frame - first
 
 
+class Sharer(Protocol):
+    """Who swaps."""
+
+    def retry(self) -> None:
+        """Slots are free again."""
+
+
 class Swap:
-    """All swap files as one space."""
+    """All swap files as one space, for one or more to share."""
 
     def __init__(self, files: list[SwapFile]) -> None:
         self.files = files
+        self.sharers: list[Sharer] = []
+        self._growing = Lock()
         #: Frames that were lost to errors, for good.
         self.condemned = 0
 
@@ -197,14 +207,20 @@ class Swap:
 
     def grow(self) -> bool:
         """Add a step where there is room for one; whether there was.  This may block."""
-        for file in self.files:
-            if file.ungrown:
-                try:
-                    file.grow()
-                except OSError:
-                    continue
-                return True
+        with self._growing:
+            for file in self.files:
+                if file.ungrown:
+                    try:
+                        file.grow()
+                    except OSError:
+                        continue
+                    return True
         return False
+
+    def gained(self) -> None:
+        """Slots are free again."""
+        for sharer in self.sharers:
+            sharer.retry()
 
     def take(self, counts: list[int]) -> list[list[Extent]]:
         """Slots for blocks of so many frames each, neighbours together.

@@ -64,8 +64,13 @@ def create(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent
 
 
 def mkdir(parent: Node, name: bytes, mode: int, cred: Cred, gid: int) -> Dirent:
-    """Make a directory (mkdir(2)); errors as :func:`create`."""
+    """Make a directory (mkdir(2)); errors as :func:`create`, and:
+
+    Raises:
+        OSError: ENAMETOOLONG, there would be too many below one another.
+    """
     directory = _new_place(parent, name, cred)
+    _require_depth(directory, 0)
     mode, gid, acls = _inherited(directory, stat.S_IFDIR | mode & 0o7777, cred, gid)
     _charge(directory.mount, xattr.frames_of(acls))
     node = DirNode(directory.mount, mode & 0o7777, cred.uid, gid)
@@ -116,8 +121,11 @@ def link(node: Node, parent: Node, name: bytes, cred: Cred) -> Dirent:
     """Give ``node`` one more name (link(2)).
 
     Raises:
-        OSError: EPERM, a directory; ENOENT, it has no name any more; else as :func:`create`.
+        OSError: EXDEV, of another mount; EPERM, a directory; ENOENT, it has no name any more; else
+            as :func:`create`.
     """
+    if node.mount is not parent.mount:
+        refuse(errno.EXDEV)
     directory = _new_place(parent, name, cred)
     if node.is_dir:
         refuse(errno.EPERM)
@@ -173,9 +181,12 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     """Move ``entry`` to ``name`` in ``parent``, replacing what has that name (rename(2)).
 
     Raises:
-        OSError: ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into its own subtree, or a
-            name that can not be).
+        OSError: EXDEV (to another mount), ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into
+            its own subtree, or a name that can not be), ENAMETOOLONG (the same, or too many
+            directories below one another).
     """
+    if entry.node.mount is not parent.mount:
+        refuse(errno.EXDEV)
     old_parent = _parent_of(entry)
     directory = _directory(parent)
     require(directory, cred, EXECUTE)
@@ -185,6 +196,8 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     node = entry.node
     if isinstance(node, DirNode) and _is_inside(directory, node):
         refuse(errno.EINVAL)
+    if isinstance(node, DirNode) and directory is not old_parent:
+        _require_depth(directory, node.height)
     target = directory.entries.find(name)
     if target is not None and target.node is node:
         return  # rename(2): two names of one file, or the same name; nothing happens
@@ -323,8 +336,8 @@ def setattr(  # noqa: A001 the field's name for it
 
     Raises:
         NotResident: the block where it is cut is in swap.
-        OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG; of the mode: EINVAL, the
-            node has an ACL that is none.
+        OSError: of the size: EISDIR, EINVAL (no regular file), EFBIG; see
+            :func:`.permissions.require_attributes`.
     """
     file = None if size is None else _file(node)
     if cred.checked or cred.readonly:
@@ -491,6 +504,12 @@ def _remove(entry: Dirent) -> None:
         node.mount.orphans[node.ino] = node
     else:
         node.free()
+
+
+def _require_depth(directory: DirNode, height: int) -> None:
+    """Refuse to put a directory of this height here if that would be too deep: ENAMETOOLONG."""
+    if directory.depth() + 1 + height > directory.mount.max_depth:
+        refuse(errno.ENAMETOOLONG)
 
 
 def _is_inside(directory: DirNode, ancestor: DirNode) -> bool:

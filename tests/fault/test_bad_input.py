@@ -15,11 +15,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.config import Tcp
+from server.limits import Limits
 from server.listener import Server
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
-from tests.server.peer import ROOT, SocketPeer, raises_errno
+from tests.server.peer import ROOT, SocketPeer, raises_errno, store_of
 from tmpfs_core.mount import Mount
 
 MSIZE = 65536
@@ -68,7 +69,7 @@ async def world() -> AsyncIterator[World]:
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     mount = Mount(size=16 << 20, nr_inodes=1000)
-    server = Server(mount, MSIZE)
+    server = Server(store_of(mount), MSIZE, Limits())
     address = server.listen(Tcp("127.0.0.1", 0))
     assert isinstance(address, Tcp)
     with capture_logs() as logs:

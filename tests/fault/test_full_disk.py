@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from server.config import Tcp
+from server.limits import Limits
 from server.listener import Server
 from server.wire import messages as m
 from server.wire.constants import O_RDWR
-from tests.server.peer import SocketPeer
+from tests.server.peer import SocketPeer, store_of
 from tests.server.test_main import run
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
@@ -79,7 +80,7 @@ async def test_a_full_disk_is_no_space_and_loses_nothing(tmp_path: Path) -> None
         swap = Swap([SwapFile(f"{top}/swap", 200 * MIB // FRAME)])
         memory = Memory(8 * MIB // FRAME, swap)
         mount = Mount(256 * MIB, 100, memory=memory)
-        server = Server(mount, 1 << 20)
+        server = Server(store_of(mount), 1 << 20, Limits())
         peer = await SocketPeer.connect(server.listen(Tcp("127.0.0.1", 0)))
         await peer.begin(1 << 20)
         fid = await peer.create(b"file", flags=O_RDWR)

@@ -30,6 +30,7 @@ from typing import NamedTuple, NoReturn, Protocol
 GUEST_PROGRAMS = Path(__file__).parent / "guest"
 REPOSITORY = Path(__file__).parents[2]
 HOST = "/mnt/host"
+NETWORK = "10.99.0.0/24"
 SERVER_ADDRESS = "10.99.0.1"
 MTU = 9000
 SERVE = (sys.executable, "-m", "server", "serve")
@@ -54,12 +55,12 @@ PACKAGES = {
 
 #: The guest's network driver overlooks about one packet in a thousand until the next one comes; so
 #: it is sent again after 10 ms rather than 200 ms.
-NETWORK = f"""
+SET_UP = f"""
 ip link set lo up
 ip tuntap add dev tap0 mode tap
 ip address add {SERVER_ADDRESS}/24 dev tap0
 ip link set tap0 up mtu {MTU}
-ip route change 10.99.0.0/24 dev tap0 rto_min 10ms
+ip route change {NETWORK} dev tap0 rto_min 10ms
 ethtool -K tap0 tx off rx off sg off tso off gso off gro off
 echo ready
 exec cat
@@ -108,7 +109,7 @@ class Lab:
         self._ports = itertools.count(5640)
         self._guest: Guest | None = None
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-ec", NETWORK],
+            ["unshare", "--net", "sh", "-ec", SET_UP],
             env=os.environ | {"PATH": SEARCH_PATH},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -159,7 +160,7 @@ class Server:
         # As fast as it is for users: the lines that it runs are counted by other tests.
         environ = {key: value for key, value in os.environ.items() if "COV" not in key}
         self._process = subprocess.Popen(
-            lab.command(*command, "--listen", listen),
+            lab.command(*command, "--listen", listen, "--allow", NETWORK),
             cwd=REPOSITORY,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -248,28 +249,15 @@ class Guest:
         """Run a bash script (-euo pipefail) in the guest: its exit status and its output."""
         file = self._scripts / str(next(self._numbers))
         file.write_text(script)
-        with contextlib.suppress(ConnectionError):  # it has ended, and will not answer either
-            self._console.sendall(f"{HOST}{file}\n".encode())
-        answer = self._answer(timeout)
-        if answer is None:
-            self._fail(f"no answer (limit: {timeout:g} s): {script}", self._news())
-        news = self._news()
-        if COMPLAINT.search(news):
-            self._fail(f"the kernel complains: {script}", news)
-        return Result(*json.loads(answer))
+        return self._ask(["bash", "-euo", "pipefail", f"{HOST}{file}"], script, timeout)
 
     def sh(self, script: str, timeout: float = 60) -> str:
         """Run a script that must succeed: its output."""
-        result = self.run(script, timeout)
-        if result.status != 0:
-            raise LabError(f"exit status {result.status}: {script}\n{result.output}")
-        return result.output
+        return _success(script, self.run(script, timeout))
 
     def python(self, program: str, *arguments: str, timeout: float = 60) -> None:
         """Run a program of guest/, which must succeed, with the guest's own Python."""
-        package = f"{GUEST_PROGRAMS.parent.name}.{GUEST_PROGRAMS.name}"
-        words = ["/usr/bin/python3", "-B", "-m", f"{package}.{program}", *arguments]
-        self.sh(f"cd {HOST}{GUEST_PROGRAMS.parents[1]}; {shlex.join(words)}", timeout)
+        self._command("python", program, *arguments, timeout=timeout)
 
     @contextlib.contextmanager
     def mount(
@@ -285,22 +273,38 @@ class Guest:
         """The server's file system, mounted."""
         options = (
             f"trans=tcp,port={server.port},version=9p2000.L,uname=root,"
-            f"access={access},msize={msize},cache={cache}{',' * bool(extra)}{extra}"
+            f"access={access},msize={msize},cache={cache},X-mount.mkdir{',' * bool(extra)}{extra}"
         )
-        self.sh(f"mkdir -p {path} && mount -t 9p -o {options} {SERVER_ADDRESS} {path}")
+        self._command("mount", "-t", "9p", "-o", options, SERVER_ADDRESS, path)
         try:
             yield path
         except BaseException:
             if self.alive:
                 self.run(f"umount --lazy {path}")
             raise
-        self.sh(f"umount {path}")
+        self._command("umount", path)
 
     def kill(self) -> None:
         self.alive = False
         self._console.close()
         with self._process:
             self._process.kill()
+
+    def _command(self, *words: str, timeout: float = 60) -> None:
+        """Have the agent run a command that must succeed, without a shell around it."""
+        _success(shlex.join(words), self._ask(words, shlex.join(words), timeout))
+
+    def _ask(self, words: Sequence[str], meaning: str, timeout: float) -> Result:
+        """Have the agent run these words."""
+        with contextlib.suppress(ConnectionError):  # it has ended, and will not answer either
+            self._console.sendall(json.dumps(words).encode() + b"\n")
+        answer = self._answer(timeout)
+        if answer is None:
+            self._fail(f"no answer (limit: {timeout:g} s): {meaning}", self._news())
+        news = self._news()
+        if COMPLAINT.search(news):
+            self._fail(f"the kernel complains: {meaning}", news)
+        return Result(*json.loads(answer))
 
     def _answer(self, timeout: float) -> bytes | None:
         """The next line of the agent; none if it does not come in time or the guest has ended."""
@@ -329,6 +333,12 @@ class Guest:
     def _fail(self, reason: str, news: str) -> NoReturn:
         self.kill()
         raise LabError(f"{reason}\nThe guest was killed. Its kernel wrote:\n{news}")
+
+
+def _success(meaning: str, result: Result) -> str:
+    if result.status != 0:
+        raise LabError(f"exit status {result.status}: {meaning}\n{result.output}")
+    return result.output
 
 
 def _build_xstate(scratch: Path) -> str:

@@ -31,7 +31,7 @@ def mount() -> Iterator[Mount]:
 
 @pytest.fixture
 def peers(mount: Mount) -> Iterator[MakePeer]:
-    """Makes peers of one file system; arguments: msize, lock_wait, begin."""
+    """Makes peers of one file system; arguments: msize, lock_wait, begin, limits."""
     with peers_of(mount) as make:
         yield make
 

@@ -16,7 +16,10 @@ from server.config import Address, Unix
 from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer as Identity
+from server.limits import Limits
+from server.room import Room
 from server.session import Session
+from server.store import Store
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message, Qid, parse
@@ -26,6 +29,7 @@ from tmpfs_core.vnode import NotResident
 #: The fid that every peer attaches.
 ROOT = 0
 UNKNOWN = 9999  # a fid that nobody made
+DEFAULT = Limits()
 #: Seconds until a test that gets no answer fails.
 GUARD = 30.0
 
@@ -81,9 +85,29 @@ class Stream:
         return replies
 
 
-def client_of(mount: Mount, lock_wait: float) -> Client:
+def store_of(mount: Mount) -> Store:
+    """A store whose one export this is."""
+    store = Store(mount.memory, DEFAULT.max_depth)
+    store.put(Export("", mount))
+    return store
+
+
+def room_of(size: int = 1 << 30) -> Room:
+    """Room for which nobody waits."""
+    return Room(size, nothing_soon)
+
+
+def nothing_soon(call: Callable[[], None]) -> None:
+    raise AssertionError(call)
+
+
+def client_of(
+    mount: Mount, lock_wait: float, limits: Limits = DEFAULT, state: Room | None = None
+) -> Client:
     """The state of a client of this one export."""
-    return Client(Exports([Export("", mount)]), Identity("peer", 0, True, None), lock_wait)
+    exports = Exports([Export("", mount)])
+    identity = Identity("peer", 0, True, None)
+    return Client(exports, identity, lock_wait, limits, state or room_of())
 
 
 class Peer:
@@ -95,15 +119,21 @@ class Peer:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, mount: Mount, msize: int, lock_wait: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        mount: Mount,
+        msize: int,
+        lock_wait: float,
+        limits: Limits,
     ) -> None:
         self.session = Session(
-            client_of(mount, lock_wait),
+            client_of(mount, lock_wait, limits),
             msize,
             loop.create_task,
             nothing_now,
             all_is_there,
             self._collect,
+            room_of(),
         )
         self.arrived: list[tuple[int, Message]] = []
         self.unread = b""
@@ -267,18 +297,23 @@ class Peer:
         return names[2:]
 
 
-#: Makes a peer that has begun, given (msize, lock_wait).
+#: Makes a peer that has begun, given (msize, lock_wait, begin, limits).
 MakePeer = Callable[..., Peer]
 
 
 @contextmanager
 def peers_of(mount: Mount) -> Iterator[MakePeer]:
     """Peers of one file system; when they are gone, nothing may be left of what they held."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(debug=True) as runner:
         made: list[Peer] = []
 
-        def make(msize: int = 1 << 20, lock_wait: float = 3600.0, begin: bool = True) -> Peer:
-            made.append(Peer(runner.get_loop(), mount, msize, lock_wait))
+        def make(
+            msize: int = 1 << 20,
+            lock_wait: float = 3600.0,
+            begin: bool = True,
+            limits: Limits = DEFAULT,
+        ) -> Peer:
+            made.append(Peer(runner.get_loop(), mount, msize, lock_wait, limits))
             return made[-1].begin() if begin else made[-1]
 
         yield make

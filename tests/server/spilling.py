@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from server.config import Unix
 from server.listener import Server
+from server.store import Store
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import Message
@@ -19,7 +20,7 @@ from tmpfs_core.frames import BLOCK
 from tmpfs_core.node import FileNode
 from tmpfs_core.swap import Transfer
 
-from .peer import GUARD, ROOT, SocketPeer
+from .peer import DEFAULT, GUARD, ROOT, SocketPeer, store_of
 
 MSIZE = 1 << 20
 STATFS = m.Tstatfs(ROOT)
@@ -66,10 +67,12 @@ class Spilling:
         logs: what it has logged.
     """
 
-    def __init__(self, spill: Spill, server: Server, path: str, logs: list[Any]) -> None:
+    def __init__(self, spill: Spill, store: Store, path: str, logs: list[Any]) -> None:
         self.spill = spill
         self.memory = spill.memory
-        self.server = server
+        self.store = store
+        self.pager = store._pagers[spill.memory]
+        self.server = server = Server(store, MSIZE, DEFAULT)
         self.logs = logs
         self.peers: list[SocketPeer] = []
         self._address = Unix(path)
@@ -102,13 +105,12 @@ async def spilling(
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     spill = Spill(ram, swap, size)
-    server = Server(spill.mount, MSIZE)
     with capture_logs() as logs:
-        world = Spilling(spill, server, str(tmp_path / "t9.sock"), logs)
+        world = Spilling(spill, store_of(spill.mount), str(tmp_path / "t9.sock"), logs)
         yield world
         for peer in world.peers:
             await peer.close()
-        await server.stop()
+        await world.server.stop()
     assert not failures
     assert not spill.mount.orphans
     assert not spill.memory.active

@@ -1,22 +1,28 @@
 """config: where a value comes from, what it may be, and what is said when it may not."""
 
 import os
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from server.config import (
+    EXPORT_OPTIONS,
     MSIZE_MAX,
     OPTIONS,
     Config,
     ConfigError,
+    ExportConfig,
     Tcp,
     Unix,
     address,
+    export_of,
     host_ram,
     load,
     size,
 )
+from server.limits import Limits
 from tmpfs_core.memory import reserve_for
 
 GIB = 1 << 30
@@ -42,6 +48,7 @@ def test_the_defaults() -> None:
     config = load({}, {}, None)
     assert config == Config(
         listen=(Tcp("127.0.0.1", 5640),),
+        allow=(),
         size=host_ram() * 50 // 100,
         ram=host_ram() * 50 // 100,
         swap=(),
@@ -50,7 +57,26 @@ def test_the_defaults() -> None:
         mode=0o1777,
         uid=os.getuid(),
         gid=os.getgid(),
+        exports=(
+            ExportConfig(
+                name="",
+                size=host_ram() * 50 // 100,
+                ram=None,
+                nr_inodes=host_ram() // 4096 // 2,
+                mode=0o1777,
+                uid=os.getuid(),
+                gid=os.getgid(),
+                ro=False,
+                allow=(),
+                squash="none",
+                anonuid=65534,
+                anongid=65534,
+                permissions="auto",
+            ),
+        ),
+        control=None,
         msize=1 << 20,
+        limits=Limits(),
         log_format="console",
         log_level="info",
     )
@@ -76,13 +102,15 @@ def test_the_last_of_several_values_counts() -> None:
     assert load({"size": ["1m", "2m"]}, {}, None).size == 2 << 20
 
 
-@pytest.mark.parametrize("key", OPTIONS)
+@pytest.mark.parametrize("key", [key for key in OPTIONS if key != "export"])
 def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> None:
     text = {
+        "allow": "10.0.0.0/8",
         "listen": "unix:///run/t9",
         "log-format": "json",
         "log-level": "error",
         "mode": "711",
+        "client-memory": "128m",
     }.get(key, "12345")
     default = WITH_SWAP if "swap" in key or key == "ram" else {}
     others = {other: texts for other, texts in default.items() if other != key}
@@ -103,6 +131,14 @@ def test_several_addresses(tmp_path: Path) -> None:
     assert load({"listen": texts}, {}, None).listen == expected
     assert load({}, {"TMPFS9P_LISTEN": ",".join(texts)}, None).listen == expected
     assert from_toml(tmp_path, f"listen = {texts!r}\n").listen == expected
+
+
+def test_several_networks(tmp_path: Path) -> None:
+    texts = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
+    expected = tuple(map(ip_network, texts))
+    assert load({"allow": texts}, {}, None).allow == expected
+    assert load({}, {"TMPFS9P_ALLOW": ",".join(texts)}, None).allow == expected
+    assert from_toml(tmp_path, f"allow = {texts!r}\n").allow == expected
 
 
 def test_a_toml_file_may_hold_numbers(tmp_path: Path) -> None:
@@ -196,6 +232,8 @@ BAD = [
     ("listen", "tcp://host:-1", "tcp://HOST:PORT or unix:///PATH"),
     ("listen", "unix://relative", "tcp://HOST:PORT or unix:///PATH"),
     ("listen", "udp://host:1", "tcp://HOST:PORT or unix:///PATH"),
+    ("allow", "everybody", "networks as 10.0.0.0/8"),
+    ("allow", "10.0.0.1/8", "networks as 10.0.0.0/8 or fd00::/8, no bits beside"),
     ("size", "", "a number of bytes, with k, m, g, t or %"),
     ("size", "much", "a number of bytes, with k, m, g, t or %"),
     ("size", "-1", "a number of bytes, with k, m, g, t or %"),
@@ -283,7 +321,7 @@ def test_swap_may_be_of_any_size_and_in_several_files(tmp_path: Path) -> None:
     [
         ({"ram": "2m"}, r"--ram: .* less than --size .* so --swap must be given"),
         ({"swap": "/swap"}, "--swap: without a use, --ram must be less than --size"),
-        ({"swap_size": "1m"}, "--swap: without a use, --ram must be less than --size"),
+        ({"swap_size": "1m"}, "--swap-size: without a use, --swap must be given"),
         ({"ram": "8m", "swap": "/swap"}, "--swap: without a use"),
         ({"ram": "2m", "swap_size": "1m"}, "--swap must be given"),
     ],
@@ -302,17 +340,208 @@ def test_each_swap_file_holds_a_page_at_least() -> None:
     assert load({**given, "swap-size": ["8192"]}, {}, None).swap_size == 8192
 
 
+# Exports
+
+
+def exports(*texts: str, **given: str) -> dict[str, ExportConfig]:
+    """The exports of a command line, by name."""
+    options = {key.replace("_", "-"): [text] for key, text in given.items()}
+    config = load({"size": ["8m"], **options, "export": list(texts)}, {}, None)
+    return {export.name: export for export in config.exports}
+
+
+ALL_KEYS = {
+    "size": "64k",
+    "ram": "32k",
+    "nr-inodes": "9",
+    "mode": "750",
+    "uid": "11",
+    "gid": "12",
+    "ro": "true",
+    "allow": "10.0.0.0/8+fd00::/8",
+    "squash": "root",
+    "anonuid": "13",
+    "anongid": "14",
+    "permissions": "server",
+}
+WITH_ALL_KEYS = ExportConfig(
+    name="scratch",
+    size=64 << 10,
+    ram=32 << 10,
+    nr_inodes=9,
+    mode=0o750,
+    uid=11,
+    gid=12,
+    ro=True,
+    allow=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+    squash="root",
+    anonuid=13,
+    anongid=14,
+    permissions="server",
+)
+SWAP = {"ram": "2m", "swap": "/swap"}
+
+
+def test_every_key_of_an_export_has_the_same_name_everywhere(tmp_path: Path) -> None:
+    assert set(ALL_KEYS) == set(EXPORT_OPTIONS)
+    text = "scratch:" + ",".join(f"{key}={value}" for key, value in ALL_KEYS.items())
+    file = tmp_path / "t9.toml"
+    table = {**ALL_KEYS, "allow": ["10.0.0.0/8", "fd00::/8"], "ro": True, "uid": 11}
+    lines = [f"{key} = {str(it).lower() if it is True else it!r}" for key, it in table.items()]
+    file.write_text("\n".join(["[export.scratch]", *lines]))
+    given = {key: [value] for key, value in SWAP.items()} | {"size": ["8m"]}
+    configs = [
+        load({**given, "export": [text]}, {}, None),
+        load(given, {"TMPFS9P_EXPORT": text}, None),
+        load(given, {}, file),
+    ]
+    assert configs[0] == configs[1] == configs[2]
+    assert configs[0].exports[1] == WITH_ALL_KEYS
+    assert export_of(text, load(given, {}, None), "add") == WITH_ALL_KEYS
+
+
+def test_an_export_has_what_the_options_say_unless_it_says_something_else() -> None:
+    found = exports("a", "b:size=1m", mode="700", nr_inodes="7", uid="5", gid="6")
+    assert list(found) == ["", "a", "b"]
+    assert found["a"] == replace(found[""], name="a")
+    assert found["b"] == replace(found["a"], name="b", size=MIB)
+    assert (found["a"].size, found["a"].mode, found["a"].nr_inodes) == (8 * MIB, 0o700, 7)
+    assert (found["a"].uid, found["a"].gid) == (5, 6)
+
+
+@pytest.mark.parametrize("text", ["/:ro", "/:ro=true"])
+def test_the_default_export_is_one_like_the_others(tmp_path: Path, text: str) -> None:
+    from_file = from_toml(tmp_path, 'size = "8m"\n[export."/"]\nro = true\n')
+    assert from_file.exports == tuple(exports(text).values())
+    assert exports(text)[""].ro
+    assert exports("/:size=4m", "a")[""].size == 4 * MIB
+
+
+def test_an_export_may_be_named_with_a_slash() -> None:
+    assert list(exports("/scratch", "b")) == ["", "scratch", "b"]
+
+
+def test_each_export_comes_from_the_first_source_that_has_it(tmp_path: Path) -> None:
+    """An export of a file, and who may attach to it, does not go because another is given."""
+    file = tmp_path / "t9.toml"
+    file.write_text("[export.a]\nuid = 1\n[export.b]\nuid = 1\n[export.c]\nuid = 1\n")
+    environ = {"TMPFS9P_EXPORT": "b:uid=2,gid=2 a:uid=2"}
+    config = load({"export": ["a:uid=3", "a:uid=4"]}, environ, file)
+    uids = {export.name: export.uid for export in config.exports[1:]}
+    assert uids == {"a": 4, "b": 2, "c": 1}
+
+
+BAD_EXPORTS = [
+    ("", "--export: '' is not allowed; it takes / or a name of letters, digits and _.-"),
+    (":ro", "--export: '' is not allowed"),
+    ("a/b", "--export: 'a/b' is not allowed"),
+    ("..", "--export: '..' is not allowed"),
+    ("é", "--export: 'é' is not allowed"),
+    ("a" * 256, "is not allowed; it takes / or a name"),
+    ("a:sise=1m", "--export: a: sise: no such key; there are: size, nr-inodes,"),
+    ("a:", None),
+    ("a:ro,", "--export: a: : no such key"),
+    ("a:size", "--export: a: size: without a value; write size=SIZE"),
+    ("a:size=", "--export: a: size: '' is not allowed; it takes a number of bytes"),
+    ("a:size=100", "--export: a: size: '100' is not allowed; it takes at least one page"),
+    ("a:ro=maybe", "--export: a: ro: 'maybe' is not allowed; it takes true or false"),
+    ("a:allow=host", "--export: a: allow: 'host' is not allowed; it takes networks as 10.0.0.0/8"),
+    ("a:allow=10.0.0.1/8", "--export: a: allow: '10.0.0.1/8' is not allowed; it takes networks"),
+    ("a:allow=10.0.0.0/8+", "--export: a: allow: '' is not allowed"),
+    ("a:squash=some", "--export: a: squash: 'some' is not allowed; it takes none or root or all"),
+    ("a:anonuid=-1", "--export: a: anonuid: '-1' is not allowed; it takes a number from 0"),
+    ("a:anongid=x", "--export: a: anongid: 'x' is not allowed; it takes a number from 0"),
+    ("a:permissions=no", "permissions: 'no' is not allowed; it takes auto or client or server"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_EXPORTS)
+def test_a_bad_export_is_told_with_its_key_and_what_is_allowed(
+    text: str, message: str | None
+) -> None:
+    if message is None:
+        assert "a" in exports(text)
+        return
+    with pytest.raises(ConfigError) as caught:
+        exports(text)
+    assert message in str(caught.value)
+
+
+def test_a_bad_export_of_a_file_is_told_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"t9.toml: export.a: size: 'x' is not allowed"):
+        from_toml(tmp_path, "[export.a]\nsize = 'x'\n")
+    with pytest.raises(ConfigError, match=r"t9.toml: export.a: sise: no such key"):
+        from_toml(tmp_path, "[export.a]\nsise = 'x'\n")
+    with pytest.raises(ConfigError, match=r"t9.toml: export.a: mode: 493 .* write it as a string"):
+        from_toml(tmp_path, "[export.a]\nmode = 493\n")
+
+
+# What exports share
+
+
+def test_by_default_exports_share_ram_for_the_largest_of_them() -> None:
+    config = load({"size": ["8m"], "export": ["a", "b:size=16m"]}, {}, None)
+    assert (config.ram, config.swap_size) == (16 * MIB, 0)
+
+
+def test_ram_that_an_export_has_for_itself_is_beside_that(tmp_path: Path) -> None:
+    config = load({"size": ["8m"], "export": ["a:ram=3m", "b:size=1m,ram=2m"]}, {}, None)
+    assert config.ram == (8 + 3 + 1) * MIB
+    sizes = {export.name: (export.size, export.ram) for export in config.exports}
+    assert sizes == {"": (8 * MIB, None), "a": (3 * MIB, 3 * MIB), "b": (MIB, MIB)}
+
+
+def test_swap_holds_what_all_exports_may_take_beyond_ram() -> None:
+    config = load({**WITH_SWAP, "export": ["a:size=4m", "b:ram=1m"]}, {}, None)
+    kept = 2 * reserve_for(1 * MIB // 4096) * 4096  # in that of b, and in what the others share
+    assert config.swap_size == (8 + 4 + 8 - 2) * MIB + kept
+    assert config.ram == 2 * MIB
+
+
+def test_ram_for_later_exports_is_kept_where_they_may_come() -> None:
+    given = {"size": ["8m"], "ram": ["32m"]}
+    assert load(given, {}, None).ram == 8 * MIB
+    assert load({**given, "control": ["/run/c"]}, {}, None).ram == 32 * MIB
+    swap = {**given, "control": ["/run/c"], "swap": ["/swap"]}
+    with pytest.raises(ConfigError, match="--swap: without a use"):
+        load(swap, {}, None)
+    assert load({**swap, "swap-size": ["4m"]}, {}, None).swap_size == 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("texts", "given", "message"),
+    [
+        (["a:ram=1m"], {"ram": "1m"}, "--ram: 1048576 is less than what exports have for thems"),
+        (["a:ram=1m", "b:ram=2m"], {"ram": "2m"}, "--ram: 2097152 is less than what exports"),
+        (["a:ram=4m"], {"ram": "8m"}, "4194304 of 8388608 is left to share, which is less than"),
+        (["a:size=2m,ram=1m"], {}, "--export: a: ram: 1048576 is less than its size"),
+        (["a:size=9m"], {"ram": "8m"}, "--ram: 8388608 is less than --size .* --swap must be"),
+    ],
+)
+def test_exports_that_do_not_fit_are_refused(
+    texts: list[str], given: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        exports(*texts, **given)
+
+
 # Files that can not be
 
 
 def test_an_unknown_key_is_told_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sise: no such key; there are: listen, size,"):
+    with pytest.raises(ConfigError, match="sise: no such key; there are: listen, allow, size,"):
         from_toml(tmp_path, 'sise = "1g"\n')
 
 
 def test_a_table_is_no_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="serve: no such key"):
         from_toml(tmp_path, '[serve]\nsize = "1g"\n')
+
+
+@pytest.mark.parametrize("text", ["export = 'a'", "[export]\nsize = '1m'"])
+def test_an_export_is_a_table(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"t9.toml: export: .* it takes tables, \[export.NAME\]"):
+        from_toml(tmp_path, text)
 
 
 def test_a_file_that_is_no_toml_is_told_with_the_place(tmp_path: Path) -> None:
@@ -341,3 +570,18 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_an_empty_list_is_no_value(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         from_toml(tmp_path, f"{key} = []\n")
+
+
+def test_client_memory_has_room_for_messages() -> None:
+    assert from_command_line(msize="1m", client_memory="16m").limits.client_memory == 16 << 20
+    with pytest.raises(
+        ConfigError, match=r"--client-memory: 16777215 .* at least 16 times --msize"
+    ):
+        from_command_line(msize="1m", client_memory="16777215")
+
+
+@pytest.mark.parametrize("key", ["frame_timeout", "version_timeout"])
+def test_only_idle_clients_may_take_for_ever(key: str) -> None:
+    assert from_command_line(idle_timeout="0").limits.idle_timeout == 0
+    with pytest.raises(ConfigError, match="'0' is not allowed"):
+        from_command_line(**{key: "0"})

@@ -11,9 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import connection as connection_module
-from server.connection import SCRATCH, Buffers, Connection
+from server.connection import SCRATCH, Buffers, Connection, Replies
+from server.limits import Limits
+from server.room import Room
 from server.session import BATCH, CARGO_MIN, Session
 from server.spin import Spin
+from server.watch import Watch
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
@@ -21,7 +24,16 @@ from tests.tmpfs_core.support import no_berth_is_taken
 from tmpfs_core import frames
 from tmpfs_core.mount import Mount
 
-from .peer import GUARD, ROOT, SocketPeer, all_is_there, client_of, nothing_now, raises_errno
+from .peer import (
+    DEFAULT,
+    GUARD,
+    ROOT,
+    SocketPeer,
+    all_is_there,
+    client_of,
+    nothing_now,
+    raises_errno,
+)
 from .test_handlers_locks import tlock
 
 MSIZE = 1 << 20
@@ -37,15 +49,21 @@ class Link:
         failures: what callbacks of the loop raised.
     """
 
-    def __init__(self, mount: Mount) -> None:
+    def __init__(self, mount: Mount, limits: Limits = DEFAULT) -> None:
         self.gone = 0
         self.ended = asyncio.Event()
         self.failures: list[dict[str, object]] = []
         self.connections: list[Connection] = []
         self.peers: list[SocketPeer] = []
         self._mount = mount
-        self._buffers = Buffers()
-        self._spin = Spin(asyncio.get_running_loop().call_soon)
+        loop = asyncio.get_running_loop()
+        self.room = Room(limits.request_bytes, loop.call_soon)
+        self.watch = Watch(self.connections, lambda _, look: self.looks.append(look))
+        self.looks: list[Callable[[], None]] = []
+        self._limits = limits
+        self._buffers = Buffers(self.room)
+        self._replies = Replies(limits.reply_bytes)
+        self._spin = Spin(loop.call_soon)
 
     async def connect(
         self,
@@ -66,16 +84,32 @@ class Link:
         loop = asyncio.get_running_loop()
 
         def make_session(ready: Callable[[], None]) -> Session:
-            client = client_of(self._mount, 3600.0)
-            return Session(client, MSIZE, loop.create_task, nothing_now, all_is_there, ready)
+            client = client_of(self._mount, 3600.0, self._limits)
+            return Session(
+                client, MSIZE, loop.create_task, nothing_now, all_is_there, ready, self.room
+            )
 
         sock.setblocking(False)
         self.connections.append(
-            Connection(sock, "peer", self._buffers, self._spin, make_session, self._ended)
+            Connection(
+                sock,
+                "peer",
+                self._limits,
+                self._buffers,
+                self._replies,
+                self._spin,
+                self.watch,
+                make_session,
+                self._ended,
+            )
         )
 
     async def begin(self) -> SocketPeer:
         return await (await self.connect()).begin(MSIZE)
+
+    def replies_queued(self) -> int:
+        """Bytes of replies that nobody takes."""
+        return self._replies._total
 
     def _ended(self, connection: Connection) -> None:
         assert connection in self.connections
@@ -356,6 +390,44 @@ async def test_a_socket_that_is_not_ready_after_all_is_tried_again(link: Link) -
     assert (await peer.call(m.Tread(file, 0, MSIZE))).data == b"x" * 300_000
 
 
+class Starved(socket.socket):
+    """A socket that there is no memory to read from, or to send to."""
+
+    fails = ""
+
+    def recv_into(self, *args, **options):  # type: ignore[no-untyped-def]
+        self._fail("recv_into")
+        return super().recv_into(*args, **options)
+
+    def recvmsg_into(self, *args):  # type: ignore[no-untyped-def]
+        self._fail("recvmsg_into")
+        return super().recvmsg_into(*args)
+
+    def sendmsg(self, *args):  # type: ignore[no-untyped-def]
+        self._fail("sendmsg")
+        return super().sendmsg(*args)
+
+    def _fail(self, call: str) -> None:
+        if call == self.fails:
+            raise MemoryError
+
+
+@pytest.mark.parametrize("call", ["recv_into", "recvmsg_into", "sendmsg"])
+async def test_who_needs_memory_that_is_not_there_is_dropped_and_others_go_on(
+    link: Link, call: str
+) -> None:
+    ours, theirs = socket.socketpair()
+    starved = Starved(fileno=ours.detach())
+    peer, other = await (await link.connect((starved, theirs))).begin(), await link.begin()
+    file = await peer.create(b"file", b"before")
+    starved.fails = call
+    with capture_logs() as logs:
+        peer.send(m.Twrite(file, 0, bytes(5 * CARGO_MIN)))
+        assert await peer.is_dropped()
+        await other.call(STATFS)
+    assert [line["event"] for line in logs] == ["out of memory", "client gone"]
+
+
 # Replies that nobody reads
 
 
@@ -533,18 +605,57 @@ async def test_finishing_an_idle_connection_ends_it(link: Link, peer: SocketPeer
     assert await peer.is_dropped()
 
 
-async def test_finishing_sends_what_was_answered_and_takes_no_more(link: Link) -> None:
+async def test_finishing_answers_what_has_come_in(link: Link) -> None:
     peer = await (await link.connect(narrow_pair())).begin()
     file = await peer.create(b"file", b"x" * 900_000)
     peer.send(m.Tread(file, 0, 900_000), 1)
+    peer.send(STATFS, 2)
     await pump()
     link.connections[0].finish()
     assert link.gone == 0
-    peer.send(STATFS, 2)
     tag, reply = await peer.reply()
     assert (tag, len(m.Rread.frame(reply, 1))) == (1, 900_000 + 11)
+    assert await tags(peer, 1) == [2]
     assert await peer.is_dropped()
+
+
+async def test_who_was_answered_while_finishing_is_closed_when_he_closes(link: Link) -> None:
+    """Before, what he has not read yet would be lost with what he still sends."""
+    ours, theirs = tcp_pair()
+    peer = await (await link.connect((ours, theirs))).begin()
+    lock = await peer.create(b"lock")
+    peer.send(tlock(lock, c.LOCK_TYPE_WRLCK), 1)
+    peer.send(tlock(lock, c.LOCK_TYPE_WRLCK, proc=2, flags=c.LOCK_FLAGS_BLOCK), 2)
+    while not link.connections[0]._session._waiting:
+        await pump()
+    peer.feed(b"".join(STATFS.frame(tag) for tag in range(10, 20)))
+    await peer.writer.drain()
+    link.connections[0].finish()
+    assert await tags(peer, 11) == [1, *range(10, 20)]
+    assert link.gone == 0
+    peer.feed(STATFS.frame(3))
+    assert await peer.is_dropped()
+    assert link.gone == 0
+    await peer.close()
+    await link.ended.wait()
     assert link.gone == 1
+
+
+@pytest.mark.parametrize("size", [10, 5 * CARGO_MIN])
+async def test_finishing_waits_for_the_rest_of_a_request(link: Link, size: int) -> None:
+    peer, other = await link.begin(), await link.begin()
+    file = await peer.create(b"file")
+    same = await other.open(b"file")
+    data = os.urandom(size)
+    frame = m.Twrite(file, 0, data).frame(1)
+    peer.feed(frame[:-1])
+    await pump()
+    link.connections[0].finish()
+    assert await other.size(same) == 0
+    peer.feed(frame[-1:])
+    assert await tags(peer, 1) == [1]
+    assert await peer.is_dropped()
+    assert (await other.call(m.Tread(same, 0, MSIZE))).data == data
 
 
 async def test_closing_twice_is_closing_once(link: Link, peer: SocketPeer) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.fids import Client, Fid, XattrDraft, XattrValue
+from server.exports import Export
+from server.fids import Client, Fid, Stale, XattrDraft, XattrValue
+from server.limits import FID_BYTES, Limits
 from server.wire import constants as c
 from tmpfs_core import vnops, xattr
 from tmpfs_core.access import ROOT
@@ -13,7 +15,7 @@ from tmpfs_core.directory import Dirent
 from tmpfs_core.locks import Lock
 from tmpfs_core.mount import Mount
 
-from .peer import client_of, raises_errno
+from .peer import client_of, raises_errno, room_of
 
 
 @pytest.fixture
@@ -214,3 +216,112 @@ def test_an_unfinished_draft_is_not_committed(file: Dirent) -> None:
     with raises_errno(errno.EIO):
         it.commit(file.node, ROOT)
     assert file.node.xattrs is None
+
+
+# Exports
+
+
+def test_a_client_is_one_of_an_export_from_its_attach_to_its_end(
+    client: Client, mount: Mount
+) -> None:
+    export = Export("x", mount)
+    client.attach(1, export, ROOT)
+    client.attach(2, export, ROOT)
+    client.clunk(1)
+    assert export.clients == {client}
+    client.reset()
+    assert export.clients == set()
+
+
+def test_fids_of_an_export_that_was_removed_let_go_of_their_nodes(
+    client: Client, mount: Mount, file: Dirent
+) -> None:
+    export, other = Export("x", mount), Export("y", Mount(4096, 10))
+    client.attach(1, export, ROOT)
+    client.attach(2, other, ROOT)
+    held = Fid(file, ROOT)
+    client.enter(3, held)
+    client.acquire(file.node.range_locks(), Lock(0, 1, True, "owner", held))
+    client.expel(export)
+    assert not is_held(file)
+    assert not file.node.range_locks().held
+    assert {n for n, fid in client.fids.items() if isinstance(fid.xattr, Stale)} == {1, 3}
+    assert (export.clients, other.clients) == (set(), {client})
+    for number in (1, 3):
+        with raises_errno(errno.ESTALE):
+            client.get(number)
+        client.clunk(number)
+    assert mount.root.refs == 0
+    client.attach(4, export, ROOT)  # as it would be if it came back
+    assert export.clients == {client}
+
+
+# Limits
+
+
+def test_one_fid_too_many_is_refused(mount: Mount) -> None:
+    client = client_of(mount, 1.0, Limits(max_fids=40))
+    for number in range(40):
+        client.enter(number, Fid(mount.root.entry, ROOT))
+    with raises_errno(errno.EMFILE):
+        client.enter(40, Fid(mount.root.entry, ROOT))
+    client.enter(39, Fid(mount.root.entry, ROOT))  # in place of another
+    client.clunk(0)
+    client.enter(40, Fid(mount.root.entry, ROOT))
+    client.reset()
+    assert mount.root.refs == 0
+
+
+def test_the_room_for_fids_is_shared_and_given_back(mount: Mount) -> None:
+    state = room_of(100 * FID_BYTES)
+    one, other = (client_of(mount, 1.0, state=state) for _ in range(2))
+    for number in range(96):
+        one.enter(number, Fid(mount.root.entry, ROOT))
+    with raises_errno(errno.ENFILE):
+        other.enter(0, Fid(mount.root.entry, ROOT))
+    for number in range(96):
+        one.clunk(number)
+    other.enter(0, Fid(mount.root.entry, ROOT))
+    one.reset()
+    other.reset()
+    assert state.free == 100 * FID_BYTES
+
+
+def test_locks_are_counted_however_they_are_cut(mount: Mount, file: Dirent) -> None:
+    state = room_of()
+    free = state.free
+    client = client_of(mount, 1.0, Limits(max_locks=3), state)
+    fid = Fid(file, ROOT)
+    client.enter(1, fid)
+    locks = file.node.range_locks()
+    client.acquire(locks, Lock(0, 100, True, "owner", fid))
+    client.release(locks, Lock(10, 20, True, "owner", fid))
+    client.release(locks, Lock(30, 40, True, "owner", fid))
+    assert client.locks == len(locks.held) == 3
+    with raises_errno(errno.ENOLCK):
+        client.release(locks, Lock(50, 60, True, "owner", fid))
+    with raises_errno(errno.ENOLCK):
+        client.acquire(locks, Lock(200, 201, True, "owner", fid))
+    client.release(locks, Lock(0, 10, True, "owner", fid))  # which leaves one less
+    assert client.locks == len(locks.held) == 2
+    client.reset()
+    assert client.locks == 0
+    assert state.free == free
+
+
+def test_attributes_that_are_read_and_written_are_counted(mount: Mount, file: Dirent) -> None:
+    state = room_of()
+    free = state.free
+    client = client_of(mount, 1.0, Limits(max_xattr_bytes=100), state)
+    fids = [Fid(file, ROOT) for _ in range(3)]
+    for number, fid in enumerate(fids):
+        client.enter(number, fid)
+    client.hold_xattr(fids[0], XattrValue(bytes(60)))
+    with raises_errno(errno.ENOSPC):
+        client.hold_xattr(fids[1], XattrDraft(b"user.a", 35, create=False, replace=False))
+    assert fids[1].xattr is None
+    client.hold_xattr(fids[1], XattrDraft(b"user.a", 34, create=False, replace=False))
+    client.clunk(0)
+    client.hold_xattr(fids[2], XattrValue(bytes(60)))
+    client.reset()
+    assert state.free == free

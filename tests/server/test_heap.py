@@ -27,6 +27,13 @@ def mount() -> Mount:
     return Mount(MANY * BLOCK, 10 * MANY)
 
 
+def watching(*mounts: Mount) -> Heap:
+    heap = Heap()
+    for mount in mounts:
+        heap.watch(mount)
+    return heap
+
+
 def create(mount: Mount, count: int) -> None:
     for number in range(count):
         vnops.create(mount.root, b"%d" % number, 0o644, ROOT, 0)
@@ -45,7 +52,7 @@ async def look() -> None:
 
 
 async def test_many_deleted_files_are_given_back_once(mount: Mount, trims: list[int]) -> None:
-    Heap(mount)
+    watching(mount)
     create(mount, MANY)
     delete(mount, MANY)
     assert trims == []
@@ -60,7 +67,7 @@ async def test_many_deleted_files_are_given_back_once(mount: Mount, trims: list[
 async def test_few_deleted_files_are_not_worth_it_until_there_are_many(
     mount: Mount, trims: list[int]
 ) -> None:
-    Heap(mount)
+    watching(mount)
     create(mount, MANY)
     delete(mount, MANY - 1)
     await look()
@@ -73,15 +80,31 @@ async def test_few_deleted_files_are_not_worth_it_until_there_are_many(
 async def test_while_more_files_are_left_than_were_deleted_nothing_is_done(
     mount: Mount, trims: list[int]
 ) -> None:
-    Heap(mount)
+    watching(mount)
     create(mount, 2 * MANY + 1)
     delete(mount, MANY)
     await look()
     assert trims == []
 
 
+async def test_all_mounts_that_are_watched_count_and_their_memory_once(trims: list[int]) -> None:
+    one = Mount(MANY * BLOCK, 10 * MANY)
+    two = Mount(MANY * BLOCK, 10 * MANY, memory=one.memory)
+    heap = watching(one, two)
+    create(one, 2 * MANY)
+    create(two, MANY)
+    delete(two, MANY)
+    await look()
+    assert trims == []  # more are left
+    heap.forget(one)
+    create(two, MANY)
+    delete(two, MANY)
+    await look()
+    assert trims == [0]
+
+
 async def test_the_pages_of_a_large_file_count(mount: Mount, trims: list[int]) -> None:
-    Heap(mount)
+    watching(mount)
     node: Node = vnops.create(mount.root, b"large", 0o644, ROOT, 0).node
     vnops.open(node)
     for block in range(MANY):
@@ -96,7 +119,7 @@ async def test_a_system_without_malloc_trim_will_do(
     mount: Mount, monkeypatch: pytest.MonkeyPatch, trims: list[int]
 ) -> None:
     monkeypatch.setattr(heap, "_malloc_trim", None)
-    Heap(mount)
+    watching(mount)
     create(mount, MANY)
     delete(mount, MANY)
     await look()
@@ -107,7 +130,7 @@ async def test_a_system_without_malloc_trim_will_do(
 
 
 async def test_nothing_is_done_after_close(mount: Mount, trims: list[int]) -> None:
-    made = Heap(mount)
+    made = watching(mount)
     create(mount, MANY)
     delete(mount, MANY)
     made.close()

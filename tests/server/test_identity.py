@@ -92,7 +92,7 @@ def accepted_of(family: int, name: object, uid: int) -> Iterator[socket.socket]:
 # Who is there
 
 SOCKETS = [
-    (int(socket.AF_UNIX), f"\0t9-{os.getpid()}"),
+    pytest.param(int(socket.AF_UNIX), f"\0t9-{os.getpid()}", id="unix"),  # the same each time
     (int(socket.AF_INET), ("127.0.0.1", 0)),
     (int(socket.AF_INET), ("127.9.8.7", 0)),
     pytest.param(int(socket.AF_INET6), ("::1", 0), marks=needs_ipv6),

@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 import errno
 import os
+import pwd
 import socket
 import struct
+import tempfile
+import time
 from collections.abc import AsyncIterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -14,14 +18,17 @@ from structlog.testing import capture_logs
 
 from server import listener
 from server.config import Tcp, Unix
+from server.identity import Peer as Identity
+from server.limits import Limits
 from server.listener import ListenError, Server
 from server.wire import constants as c
 from server.wire import messages as m
 from tmpfs_core.mount import Mount
 
-from .peer import ROOT, SocketPeer
+from .peer import ROOT, SocketPeer, raises_errno, store_of
 
 ANY_PORT = Tcp("127.0.0.1", 0)
+DAEMON = pwd.getpwnam("daemon").pw_uid
 STATFS = m.Tstatfs(ROOT)
 
 
@@ -30,7 +37,7 @@ async def server(mount: Mount) -> AsyncIterator[Server]:
     """A server that listens nowhere yet."""
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    server = Server(mount, msize=1 << 20)
+    server = Server(store_of(mount), 1 << 20, Limits())
     yield server
     await server.stop()
     assert not failures
@@ -131,6 +138,106 @@ async def connect_and_wait(address: Tcp | Unix) -> None:
     await peer.close()
 
 
+# Who may connect
+
+ALLOWED = ip_network("192.0.2.0/24")  # of nobody (RFC 5737)
+
+
+def remote(host: str) -> Identity:
+    return Identity(f"{host}:700", None, True, ip_address(host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:0.0.0.0"])
+async def test_an_address_beyond_this_machine_is_refused_unless_it_is_said_for_whom(
+    server: Server, mount: Mount, host: str
+) -> None:
+    with pytest.raises(ListenError, match=r"others than this machine.*add --allow CIDR"):
+        server.listen(Tcp(host, 0))
+    other = Server(store_of(mount), 8192, Limits(), [ALLOWED])
+    assert other.listen(Tcp(host, 0))
+    await other.stop()
+
+
+async def test_it_is_the_address_that_counts_and_not_its_name(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("0.0.0.0", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+    with pytest.raises(ListenError, match=r"tcp://localhost:0: .*add --allow CIDR"):
+        server.listen(Tcp("localhost", 0))
+
+
+async def test_the_clients_of_this_machine_may_always_connect(mount: Mount) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [ALLOWED])
+    bound = server.listen(Tcp("0.0.0.0", 0))
+    assert isinstance(bound, Tcp)
+    assert await is_served(Tcp("127.0.0.1", bound.port))
+    await server.stop()
+
+
+async def test_clients_from_elsewhere_are_dropped_and_logged_once(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [ALLOWED])
+    bound = server.listen(ANY_PORT)
+    monkeypatch.setattr(listener, "peer_of", lambda _: remote("192.0.2.7"))
+    assert await is_served(bound)
+    monkeypatch.setattr(listener, "peer_of", lambda _: remote("198.51.100.9"))
+    with capture_logs() as logs:
+        for _ in range(3):
+            peer = await SocketPeer.connect(bound)
+            assert await peer.is_dropped()
+            await peer.close()
+    assert logs == [
+        {
+            "event": "client refused",
+            "log_level": "warning",
+            "peer": "198.51.100.9:700",
+            "why": "not in --allow",
+            "more_since_the_last": 0,
+        }
+    ]
+    await server.stop()
+
+
+def test_refusals_are_counted_while_they_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals, now = listener.Refusals(), 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with capture_logs() as logs:
+        for _ in range(4):
+            refusals.log("peer", "why")
+        now += listener.REFUSALS_PAUSE
+        refusals.log("peer", "why")
+    assert [line["more_since_the_last"] for line in logs] == [0, 3]
+
+
+async def peer_of_user(address: Tcp | Unix, uid: int) -> SocketPeer:
+    """A peer whose socket this user has made."""
+    family = socket.AF_UNIX if isinstance(address, Unix) else socket.AF_INET
+    os.seteuid(uid)
+    try:
+        sock = socket.socket(family)
+        sock.connect(address.path if isinstance(address, Unix) else (address.host, address.port))
+    finally:
+        os.seteuid(0)
+    return SocketPeer(*await asyncio.open_connection(sock=sock))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_every_user_may_connect_and_attaches_as_himself(server: Server, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        bound = server.listen(Unix(f"{folder}/t9.sock") if kind == "unix" else ANY_PORT)
+        peer = await peer_of_user(bound, DAEMON)
+    await peer.call(m.Tversion(8192, c.VERSION), c.NOTAG)
+    for uid in (0, DAEMON + 1):
+        with raises_errno(errno.EPERM):
+            await peer.call(m.Tattach(ROOT, c.NOFID, b"", b"", uid))
+    await peer.call(m.Tattach(ROOT, c.NOFID, b"", b"", DAEMON))
+    await peer.close()
+
+
 # Addresses that can not be
 
 
@@ -195,7 +302,7 @@ async def test_a_socket_that_another_server_has_is_left_alone(
     address = Unix(str(tmp_path / "t9.sock"))
     server.listen(address)
     with pytest.raises(ListenError, match="another server listens there"):
-        Server(mount, 8192).listen(address)
+        Server(store_of(mount), 8192, Limits()).listen(address)
     assert await is_served(address)
 
 
@@ -230,7 +337,7 @@ async def test_a_file_that_is_no_socket_is_left_alone(server: Server, tmp_path: 
 
 
 class Accept:
-    """A double of accept(2) that fails with these errnos first."""
+    """A double of accept(2) that fails with these errnos first; 0: MemoryError."""
 
     def __init__(self, *codes: int) -> None:
         self.codes = list(codes)
@@ -243,6 +350,8 @@ class Accept:
         self.called.set()
         if self.codes:
             code = self.codes.pop(0)
+            if not code:
+                raise MemoryError
             raise OSError(code, os.strerror(code))
         return self._real(sock)
 
@@ -253,7 +362,7 @@ class Accept:
         monkeypatch.setattr(socket.socket, "accept", accept)
 
 
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, 0])
 async def test_accepting_pauses_when_the_process_is_out_of_something(
     server: Server, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -264,7 +373,7 @@ async def test_accepting_pauses_when_the_process_is_out_of_something(
     with capture_logs() as logs:
         assert await is_served(bound)
     lines = [line for line in logs if line["event"] == "accept failed"]
-    assert [line["why"] for line in lines] == [os.strerror(code)] * 2
+    assert [line["why"] for line in lines] == [os.strerror(code or errno.ENOMEM)] * 2
 
 
 async def test_while_accepting_pauses_nobody_is_accepted(
@@ -296,14 +405,12 @@ async def test_a_pause_may_end_after_the_server_has_stopped(
 ) -> None:
     accept = Accept(errno.EMFILE)
     accept.install(monkeypatch)
-    monkeypatch.setattr(listener, "ACCEPT_PAUSE", 0.001)
     bound = server.listen(ANY_PORT)
+    (listening,) = server._listening
     peer = await SocketPeer.connect(bound)
     await accept.called.wait()
     await server.stop()
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.002, over.set)  # due later than the pause
-    await over.wait()
+    server._resume_accepting(listening)  # what the loop does at the end of the pause
     assert accept.calls == 1
     assert await peer.is_dropped()
     await peer.close()
@@ -328,6 +435,35 @@ async def test_a_client_that_went_when_it_was_accepted_is_nothing_to_tell(server
     with capture_logs() as logs:
         assert await is_served(bound)
     assert [line["event"] for line in logs] == ["client connected", "client gone"]
+
+
+async def refused(address: Tcp | Unix) -> bool:
+    """Whether a client is turned away."""
+    peer = await SocketPeer.connect(address)
+    dropped = await peer.is_dropped()
+    await peer.close()
+    return dropped
+
+
+@pytest.mark.parametrize("key", ["max_connections", "max_connections_per_peer"])
+async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
+    mount: Mount, key: str
+) -> None:
+    server = Server(store_of(mount), 8192, Limits(**{key: 2}))
+    bound = server.listen(ANY_PORT)
+    peers = [await (await SocketPeer.connect(bound)).begin() for _ in range(2)]
+    with capture_logs() as logs:
+        for _ in range(5):
+            assert await refused(bound)
+        assert [line["why"] for line in logs] == [f"more than --{key.replace('_', '-')}"]
+        await peers[0].call(STATFS)
+        await peers.pop().close()
+        while len(server._connections) > 1:
+            await peers[0].call(STATFS)
+        assert await is_served(bound)
+    await server.stop()
+    for peer in peers:
+        await peer.close()
 
 
 # Stopping
@@ -362,7 +498,7 @@ async def test_stopping_bears_that_its_socket_was_removed(server: Server, tmp_pa
 async def test_the_port_of_a_server_that_has_stopped_is_free_at_once(
     server: Server, mount: Mount
 ) -> None:
-    before = Server(mount, 8192)
+    before = Server(store_of(mount), 8192, Limits())
     bound = before.listen(ANY_PORT)
     peer = await (await SocketPeer.connect(bound)).begin()
     await before.stop()  # its end of the connection lingers in the kernel
@@ -376,7 +512,7 @@ async def test_stopping_leaves_the_socket_of_a_server_that_came_after(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
     path = tmp_path / "t9.sock"
-    before = Server(mount, 8192)
+    before = Server(store_of(mount), 8192, Limits())
     before.listen(Unix(str(path)))
     path.unlink()
     server.listen(Unix(str(path)))
@@ -408,11 +544,13 @@ async def test_stopping_waits_for_replies_under_way(server: Server, tmp_path: Pa
     for _ in range(20):
         await asyncio.sleep(0)
     assert not stopping.done()
-    tag, reply = await peer.reply()
-    assert (tag, len(m.Rread.frame(reply, 0))) == (0, 900_000 + 11)
+    for expected in range(5):
+        tag, reply = await peer.reply()
+        assert (tag, len(m.Rread.frame(reply, 0))) == (expected, 900_000 + 11)
     assert await peer.is_dropped()
-    await stopping
+    assert not stopping.done()
     await peer.close()
+    await stopping
 
 
 async def test_stopping_does_not_wait_for_ever(

@@ -147,7 +147,7 @@ async def test_nothing_is_read_ahead_where_ram_is_short(small: Spilling) -> None
     fid = await swapped(small, peer)
     small.memory.ram.take(small.memory.ram.free - small.memory.low)
     assert (await peer.call(m.Tread(fid, 0, 10))).data == DATA[:10]
-    assert not small.server._pager._arriving
+    assert not small.pager._arriving
     assert small.memory.counters.paged_in == 1
     small.memory.ram.give(small.memory.ram.used - 16)
 

@@ -14,7 +14,7 @@ from tests.tmpfs_core.paging import pattern
 from tmpfs_core import swap as swap_module
 from tmpfs_core.frames import BLOCK, FRAME
 
-from .peer import raises_errno
+from .peer import ROOT, raises_errno
 from .spilling import (
     DATA,
     MANY,
@@ -62,6 +62,23 @@ async def test_a_write_waits_for_ram_while_others_are_served(small: Spilling, wr
     answered = await replies(peer, 12)
     assert answered == {tag: m.Rwrite(BLOCK) for tag in range(12)}
     assert await holds(peer, fid, 1, 12)
+
+
+async def test_a_large_write_waits_while_its_fid_becomes_an_attribute(
+    small: Spilling, writes: Gate
+) -> None:
+    peer = await small.begin()
+    fid = await peer.create(b"file")
+    for place in range(0, 6 * BLOCK, BLOCK):
+        await peer.call(m.Twrite(fid, place, pattern(1, BLOCK)))
+    peer.send(m.Twrite(fid, 6 * BLOCK, pattern(1, 8 * BLOCK)), 20)
+    await writes.reached()
+    await peer.call(m.Tclunk(fid), 21)
+    await peer.call(m.Twalk(ROOT, fid, []), 21)
+    await peer.call(m.Txattrcreate(fid, b"user.a", BLOCK, 0), 21)
+    writes.open()
+    assert await peer.reply() == (20, m.Rlerror(errno.EBADF))
+    assert not small.errors()
 
 
 async def test_page_out_works_ahead_of_the_writers(small: Spilling) -> None:
@@ -168,7 +185,7 @@ async def test_a_failed_page_out_is_tried_again_after_a_while(
 
     later: list[tuple[float, object]] = []
     monkeypatch.setattr(os, "pwritev", broken)
-    pager = small.server._pager
+    pager = small.pager
     loop = pager._loop
 
     class Loop:

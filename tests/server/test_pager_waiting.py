@@ -5,7 +5,8 @@ import errno
 
 import pytest
 
-from server import session as session_module
+from server import listener
+from server.limits import Limits
 from server.wire import constants as c
 from server.wire import messages as m
 from tests.tmpfs_core.paging import pattern
@@ -150,10 +151,8 @@ async def test_a_new_version_drops_what_waits(world: Spilling, reads: Gate) -> N
     assert (await peer.call(m.Tread(same, 5, 100))).data == DATA[5:105]
 
 
-async def test_only_so_many_requests_may_wait(
-    world: Spilling, reads: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_module, "WAITING_MAX", 2)
+async def test_only_so_many_requests_may_wait(world: Spilling, reads: Gate) -> None:
+    limit(world, max_requests=2)
     peer = await world.begin()
     fid = await swapped(world, peer)
     for tag in (1, 2, 3):
@@ -166,10 +165,15 @@ async def test_only_so_many_requests_may_wait(
 # Congestion
 
 
+def limit(world: Spilling, **limits: int) -> None:
+    """Let these be the limits of clients that come from now on."""
+    world.server._limits = Limits(**limits)
+
+
 async def test_a_connection_with_much_data_waiting_is_not_read_until_that_is_over(
-    world: Spilling, reads: Gate, monkeypatch: pytest.MonkeyPatch
+    world: Spilling, reads: Gate
 ) -> None:
-    monkeypatch.setattr(session_module, "HELD_MAX", 2 * BLOCK)
+    limit(world, max_request_bytes=2 * BLOCK)
     peer, other = await world.begin(), await world.begin()
     fid = await swapped(world, peer)
     log = await peer.create(b"log", flags=c.O_WRONLY | c.O_APPEND)
@@ -189,22 +193,23 @@ async def test_a_connection_with_much_data_waiting_is_not_read_until_that_is_ove
     assert await other.size(same) == 30 * 20000
 
 
-async def test_a_congested_connection_that_is_flushed_goes_on(
-    world: Spilling, reads: Gate, monkeypatch: pytest.MonkeyPatch
+async def test_a_congested_connection_goes_on_with_what_came_before(
+    world: Spilling, reads: Gate
 ) -> None:
-    """What came with the requests that wait is not forgotten."""
-    monkeypatch.setattr(session_module, "HELD_MAX", BLOCK)
+    limit(world, max_request_bytes=BLOCK)
     peer = await world.begin()
     fid = await swapped(world, peer)
     heap = [m.Tread(fid, block * BLOCK + 1, 10).frame(block) for block in (1, 2, 3)]
     heap += [STATFS.frame(tag) for tag in range(10, 20)]
     peer.feed(b"".join(heap))
-    assert list(await replies(peer, 10)) == list(range(10, 20))
+    await reads.reached(2)
     peer.feed(b"".join(STATFS.frame(tag) for tag in range(20, 30)))
-    await reads.reached(3)
     await pump()
     reads.open()
-    assert sorted(await replies(peer, 13)) == [1, 2, 3, *range(20, 30)]
+    answered = list(await replies(peer, 23))
+    assert answered[0] in (1, 2)
+    assert sorted(answered) == [1, 2, 3, *range(10, 30)]
+    assert [tag for tag in answered if tag >= 10] == list(range(10, 30))
 
 
 # Stopping
@@ -212,7 +217,7 @@ async def test_a_congested_connection_that_is_flushed_goes_on(
 
 async def stopped(world: Spilling, *gates: Gate) -> None:
     """Stop the server while I/O is held; it comes to its end before the threads do."""
-    threads = world.server._pager._threads
+    threads = world.pager._threads
     shutdown = threads.shutdown
 
     def end() -> None:
@@ -220,12 +225,33 @@ async def stopped(world: Spilling, *gates: Gate) -> None:
             gate.open()
         shutdown()
 
-    world.server._pager._threads.shutdown = end  # type: ignore[method-assign, assignment]
+    world.pager._threads.shutdown = end  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(GUARD):
         await world.server.stop()
     assert not threads._threads or all(not thread.is_alive() for thread in threads._threads)
 
 
+async def test_stopping_answers_reads_that_wait(world: Spilling, reads: Gate) -> None:
+    peer = await world.begin()
+    fid = await swapped(world, peer)
+    await waits(peer, m.Tread(fid, 5, 100), reads)
+    stopping = asyncio.create_task(world.server.stop())
+    await pump()
+    reads.open()
+    assert await peer.reply() == (1, m.Rread(DATA[5:105]))
+    assert await peer.is_dropped()
+    await peer.close()
+    await stopping
+    assert not world.errors()
+
+
+@pytest.fixture
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops waits for nothing."""
+    monkeypatch.setattr(listener, "GRACE", 0.0)
+
+
+@pytest.mark.usefixtures("_no_grace")
 async def test_stopping_while_reads_wait(world: Spilling, reads: Gate) -> None:
     peer = await world.begin()
     fid = await swapped(world, peer)
@@ -236,6 +262,7 @@ async def test_stopping_while_reads_wait(world: Spilling, reads: Gate) -> None:
     assert not world.errors()
 
 
+@pytest.mark.usefixtures("_no_grace")
 async def test_stopping_while_writes_wait(small: Spilling, writes: Gate) -> None:
     peer = await small.begin()
     fid = await peer.create(b"file")

@@ -7,15 +7,18 @@ from pyroute2.plan9 import msg_tversion
 from pyroute2.plan9.client import Plan9ClientSocket
 
 from server.config import Tcp
+from server.limits import Limits
 from server.listener import Server
 from server.wire import constants as c
 from tmpfs_core.mount import Mount
+
+from .peer import store_of
 
 
 @pytest.fixture
 async def address(mount: Mount) -> AsyncIterator[tuple[str, int]]:
     """Where a server listens."""
-    server = Server(mount, msize=1 << 20)
+    server = Server(store_of(mount), 1 << 20, Limits())
     bound = server.listen(Tcp("127.0.0.1", 0))
     assert isinstance(bound, Tcp)
     yield bound.host, bound.port

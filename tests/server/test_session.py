@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from server.errors import ProtocolError
 from server.fids import Client
 from server.handlers import HANDLERS
-from server.session import BATCH, CARGO_MIN, PATIENCE, WAITING_MAX
+from server.session import BATCH, CARGO_MIN, PATIENCE
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message
@@ -25,7 +25,7 @@ from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
 from tmpfs_core.vnode import NotResident
 
-from .peer import ROOT, MakePeer, Peer, peers_of, raises_errno
+from .peer import DEFAULT, ROOT, MakePeer, Peer, peers_of, raises_errno
 from .strategies import requests
 from .test_handlers_locks import BLOCKED, GRANTED, UNLOCK, lock, tlock, wait
 
@@ -443,11 +443,12 @@ def test_a_flush_touches_no_other_request(slow: Peer) -> None:
 
 
 def test_only_so_many_requests_may_wait(slow: Peer) -> None:
-    slow.feed(b"".join(m.Tfsync(5, 0).frame(tag) for tag in range(1000, 1000 + WAITING_MAX + 1)))
-    assert slow.settle() == [(1000 + WAITING_MAX, m.Rlerror(errno.EAGAIN))]
+    most = DEFAULT.max_requests
+    slow.feed(b"".join(m.Tfsync(5, 0).frame(tag) for tag in range(1000, 1000 + most + 1)))
+    assert slow.settle() == [(1000 + most, m.Rlerror(errno.EAGAIN))]
     slow.call(m.Tstatfs(ROOT))
     slow.feed(finish(5))
-    assert len(slow.settle()) == WAITING_MAX + 1
+    assert len(slow.settle()) == most + 1
 
 
 # Requests that need what is not in RAM

@@ -7,6 +7,7 @@ import pytest
 
 from tmpfs_core import vnops
 from tmpfs_core.access import ROOT
+from tmpfs_core.frames import FRAME
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import FileNode, Node, vref, vrele
 
@@ -191,6 +192,15 @@ def test_a_file_without_name_and_holder_goes_at_once(mount: Mount) -> None:
     vnops.unlink(mount.root, b"file", ROOT)
     assert used(mount) == 0
     assert inodes_used(mount) == 1
+
+
+def test_a_file_that_goes_is_told_of_once_with_its_pages_at_rest(mount: Mount) -> None:
+    told: list[int] = []
+    node = make_file(mount)
+    put(node, bytes(3 * FRAME))
+    mount.on_freed = told.append
+    vnops.unlink(mount.root, b"file", ROOT)
+    assert told == [1 + 1]  # one page holds the three frames
 
 
 def test_an_unlinked_file_stays_usable_while_it_is_held(mount: Mount) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tmpfs_core import vnops
+from tmpfs_core import vnops, xattr
 from tmpfs_core.access import ROOT
 from tmpfs_core.mount import Mount
 from tmpfs_core.node import Node, vref, vrele
@@ -197,3 +197,10 @@ def test_a_birth_time_never_changes(world: World, clock: Clock) -> None:
     vnops.setattr(node, ROOT, mode=0o600, atime=1, mtime=1)
     vnops.rename(world.file, world.root, b"x", ROOT)
     assert node.btime == born
+
+
+def test_the_mode_changes_beside_an_acl_that_is_none(mount: Mount) -> None:
+    node = vnops.create(mount.root, b"file", 0o600, ROOT, 0).node
+    xattr.setxattr(node, b"system.posix_acl_access", b"", ROOT)
+    vnops.setattr(node, ROOT, mode=0o644)
+    assert stat.S_IMODE(node.mode) == 0o644

@@ -115,3 +115,37 @@ def test_rename_needs_no_space() -> None:
     make_file(mount, b"a")
     vnops.rename(vnops.lookup(mount.root, b"a", ROOT), mount.root, b"b", ROOT)
     assert names(mount.root) == [b"b"]
+
+
+def chain(parent: DirNode, *names: bytes) -> DirNode:
+    """The last of directories that are made one in the other."""
+    for name in names:
+        node = vnops.mkdir(parent, name, 0o755, ROOT, 0).node
+        assert isinstance(node, DirNode)
+        parent = node
+    return parent
+
+
+def test_no_directory_can_be_moved_too_deep_with_what_is_in_it() -> None:
+    mount = Mount(1 << 20, 100, max_depth=4)
+    deep, other = chain(mount.root, b"a", b"b", b"c"), chain(mount.root, b"d", b"e")
+    top = vnops.lookup(mount.root, b"d", ROOT)
+    with refused(errno.ENAMETOOLONG):
+        vnops.rename(top, deep, b"d", ROOT)
+    vnops.rename(top, vnops.lookup(mount.root, b"a", ROOT).node, b"d", ROOT)
+    chain(other, b"f")
+    with refused(errno.ENAMETOOLONG):
+        chain(other, b"f2", b"g")
+    mount.check()
+
+
+def test_what_is_not_so_high_any_more_may_be_moved_again() -> None:
+    mount = Mount(1 << 20, 100, max_depth=4)
+    deep, other = chain(mount.root, b"a", b"b"), chain(mount.root, b"d", b"e", b"f")
+    top = vnops.lookup(mount.root, b"d", ROOT)
+    with refused(errno.ENAMETOOLONG):
+        vnops.rename(top, deep, b"d", ROOT)
+    assert other.entry.parent is not None
+    vnops.rmdir(other.entry.parent, b"f", ROOT)
+    vnops.rename(top, deep, b"d", ROOT)
+    mount.check()

@@ -17,5 +17,5 @@ done
 ip link set lo up
 ip address add 10.99.0.2/24 dev vec0
 ip link set vec0 up
-/usr/bin/python3 "/mnt/host$(dirname "$0")/agent.py"
+cd "/mnt/host$(dirname "$0")/../.." && /usr/bin/python3 -X pycache_prefix=/run/python -m kernel.guest.agent
 halt -f

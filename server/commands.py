@@ -1,0 +1,75 @@
+"""Commands: what a running server can be told to do, over its control socket.
+
+Rules of this file:
+
+* A command is an entry of the table that :func:`commands` makes; its arguments are a dataclass.
+* What it returns is what JSON has: sizes are in bytes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tmpfs_core.frames import FRAME
+
+from .config import Config, export_name, export_of
+from .control import Command
+from .exports import Export
+from .store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Make an export, as ``--export`` has it."""
+
+    export: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove an export; ``force``: even if clients are attached."""
+
+    name: str
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """List the exports."""
+
+
+def commands(store: Store, config: Config) -> dict[str, Command]:
+    """All commands by name, for the exports of a store; new ones have ``config``'s defaults."""
+
+    async def add(arguments: Add) -> Any:
+        return _described(store, await store.add(export_of(arguments.export, config, "add")))
+
+    async def remove(arguments: Remove) -> Any:
+        await store.remove(export_name("rm", arguments.name), arguments.force)
+
+    async def list_(arguments: List) -> Any:
+        return [_described(store, export) for export in store.exports]
+
+    return {
+        "export add": Command(Add, add),
+        "export rm": Command(Remove, remove),
+        "export ls": Command(List, list_),
+    }
+
+
+def _described(store: Store, export: Export) -> dict[str, Any]:
+    mount = export.mount
+    return {
+        "name": export.name or "/",
+        "size": mount.blocks.limit * FRAME,
+        "used": mount.blocks.used * FRAME,
+        "ram": store.ram_of(export),
+        "inodes": mount.inodes.used,
+        "nr_inodes": mount.inodes.limit,
+        "clients": len(export.clients),
+        "ro": export.readonly,
+        "allow": [str(network) for network in export.allow],
+        "squash": export.squash,
+        "anonuid": export.anonuid,
+        "anongid": export.anongid,
+        "permissions": export.permissions,
+    }

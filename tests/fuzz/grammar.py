@@ -1,0 +1,220 @@
+"""Grammar: steps that make sense, made at random or from others by small changes.
+
+Rules of this file:
+
+* Messages come from their declarations; what a field may be follows from its name, else from its
+  kind.  There are few fids, tags and names, so that requests meet each other: 0 is mostly the root,
+  1 to 3 are mostly open files, 4 and 5 are other places, 6 and 7 attributes.
+* All that is at random comes from one generator, so a seed tells what is made.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from server.wire import constants as c
+from server.wire import messages as m
+from server.wire.codec import HEADER, MESSAGES, Message
+from tests.server.strategies import kinds
+from tmpfs_core.frames import BLOCK, FRAME
+
+from .steps import CONNECTIONS, GRAIN, Op, Step, decode, encode, feed
+
+FILES, PLACES, ATTRIBUTES = (1, 2, 3), (4, 5), (6, 7)
+NAMES = (b"a", b"b", b"c", b"d", b"..", b".", b"", b"a/b", b"n\0", b"x" * 255, b"x" * 256)
+XATTRS = (b"user.a", b"user.b", b"trusted.a", b"system.posix_acl_access", b"user.", b"other.a")
+EDGES = (0, 1, FRAME - 1, FRAME, BLOCK - 1, BLOCK, BLOCK + 1, 4 * BLOCK, 15 * BLOCK, 1 << 20)
+LAST = (1 << 63) - 1
+OPEN = (c.O_RDWR, c.O_RDWR, c.O_RDONLY, c.O_WRONLY, c.O_RDWR | c.O_TRUNC, c.O_RDWR | c.O_APPEND)
+OPEN_ALSO = (c.O_DIRECTORY, c.O_RDWR | c.O_CREAT | c.O_EXCL, c.O_ACCMODE)
+MODES = (0o644, 0o100644, 0o40755, 0o10644, 0o20644, 0o60644, 0o140644, 0o120777, 0o7777)
+SETATTR = tuple(1 << bit for bit in range(10))
+
+REQUESTS = [cls for cls in MESSAGES.values() if cls.__name__.startswith("T")]
+#: How often each is made.
+WEIGHTS = {m.Tversion: 1, m.Tattach: 5, m.Tclunk: 10, m.Tremove: 10, m.Tread: 90, m.Twrite: 90}
+
+Choice = Callable[[Random], Any]
+
+
+def _offset(dice: Random) -> int:
+    pick = dice.random()
+    if pick < 0.5:
+        return dice.choice(EDGES)
+    if pick < 0.95:
+        return dice.randrange(40 * BLOCK)
+    return dice.choice((LAST, LAST - 1, LAST + 1, 2 * LAST + 1))
+
+
+def _of(*choices: Any) -> Choice:
+    return lambda dice: dice.choice(choices)
+
+
+def _mostly(*choices: int) -> Choice:
+    """One of these fids, in one of ten cases any."""
+    anything = _of(*range(8), c.NOFID)
+    return lambda dice: dice.choice(choices) if dice.random() < 0.9 else anything(dice)
+
+
+def _name(dice: Random) -> bytes:
+    return NAMES[min(int(dice.expovariate(0.6)), len(NAMES) - 1)]
+
+
+BY_NAME: dict[str, Choice] = {
+    **dict.fromkeys(("dfid", "olddirfid", "newdirfid", "dirfid"), _mostly(0, *PLACES)),
+    "fid": _mostly(*FILES, *FILES, *PLACES),
+    "newfid": _mostly(*PLACES),
+    **dict.fromkeys(("offset", "start", "length", "size", "attr_size"), _offset),
+    **dict.fromkeys(("name", "oldname", "newname", "target"), _name),
+    **dict.fromkeys(("atime_nsec", "mtime_nsec"), _of(0, 1, 10**9 - 1, 10**9)),
+    **dict.fromkeys(("atime_sec", "mtime_sec"), _of(0, 1, -1, LAST, -LAST - 1)),
+    "afid": _of(c.NOFID),
+    "aname": _of(b"", b"/", b"", b"nowhere"),
+    "client_id": _of(b"one", b"two"),
+    "count": lambda dice: dice.choice((*EDGES, c.NOFID)),
+    "data": lambda dice: dice.randbytes(dice.choice((0, 1, 7, 60))),
+    "flags": _of(*OPEN, *OPEN_ALSO),
+    "gid": _of(0, 1, c.NOFID),
+    "mode": _of(*MODES),
+    "msize": _of(1 << 20, 1 << 20, 65536, 8192, 4096, 0),
+    "n_uname": _of(0, 1000, c.NONUNAME),
+    "oldtag": lambda dice: dice.randrange(8),
+    "proc_id": _of(1, 2),
+    "valid": lambda dice: dice.choice((dice.choice(SETATTR), c.SETATTR_SIZE, dice.getrandbits(10))),
+    "version": _of(c.VERSION, c.VERSION, c.VERSION, b"9P2000", b""),
+    "wnames": lambda dice: [_name(dice) for _ in range(dice.choice((0, 1, 1, 1, 2, 3, 17)))],
+}
+#: Where a field of a message is another thing than its name tells of others.
+SPECIAL: dict[type[Message], dict[str, Choice]] = {
+    m.Tlock: {"type": _of(0, 1, 1, 2, 3), "flags": _of(0, 1, 1)},
+    m.Tgetlock: {"type": _of(0, 1, 2, 3)},
+    m.Tunlinkat: {"flags": _of(0, 0, c.AT_REMOVEDIR, 1)},
+    m.Txattrcreate: {
+        "name": _of(*XATTRS),
+        "flags": _of(0, 0, 1, 2, 3),
+        "attr_size": _of(0, 1, 7, 60, 65536, 65537),
+        "fid": _mostly(*PLACES),
+    },
+    m.Txattrwalk: {"name": _of(b"", *XATTRS), "newfid": _mostly(*ATTRIBUTES)},
+    m.Tread: {"fid": _mostly(*FILES, *FILES, *FILES, *PLACES, *ATTRIBUTES)},
+    m.Twrite: {"fid": _mostly(*FILES, *FILES, *FILES, *PLACES)},
+    m.Tattach: {"fid": _mostly(0, *PLACES)},
+    m.Twalk: {"fid": _mostly(0, 0, *FILES, *PLACES)},
+    m.Tstatfs: {"fid": _mostly(0)},
+}
+BY_CODE: dict[str, Choice] = {
+    "B": lambda dice: dice.getrandbits(8),
+    "I": lambda dice: dice.choice((0, 1, 2, dice.getrandbits(32))),
+    "Q": lambda dice: dice.choice((0, 1, 2, dice.getrandbits(64))),
+    "": _name,
+}
+
+
+def message(dice: Random) -> Message:
+    """Any request."""
+    (cls,) = dice.choices(REQUESTS, [WEIGHTS.get(cls, 20) for cls in REQUESTS])
+    values = {}
+    for name, kind in kinds(cls).items():
+        choice = SPECIAL.get(cls, {}).get(name) or BY_NAME.get(name) or BY_CODE[kind.code]
+        values[name] = choice(dice)
+    return cls(**values)
+
+
+def frames(dice: Random) -> bytes:
+    """Some requests."""
+    count = dice.choice((1, 1, 1, 2, 4, 12))
+    return b"".join(message(dice).frame(dice.randrange(8)) for _ in range(count))
+
+
+def begun(conn: int) -> Step:
+    """A new session, with fid 0 as root."""
+    attach = m.Tattach(0, c.NOFID, b"", b"", 0).frame(1)
+    return feed(m.Tversion(1 << 20, c.VERSION).frame(c.NOTAG) + attach, conn)
+
+
+def opened(dice: Random, conn: int) -> Step:
+    """A file is made, or opened if it is there."""
+    fid = dice.choice(FILES)
+    create = m.Tlcreate(fid, _name(dice), dice.choice(OPEN), 0o644, 0)
+    return feed(m.Tclunk(fid).frame(1) + m.Twalk(0, fid, []).frame(2) + create.frame(3), conn)
+
+
+def large_write(dice: Random, conn: int) -> list[Step]:
+    """A write of which only the head stands in the input; perhaps it never ends."""
+    count = dice.choice((BLOCK, 3 * BLOCK, 10 * BLOCK, (1 << 20) - 4096, 150_000)) // GRAIN
+    fid = _mostly(*FILES)(dice)
+    head = m.Twrite.head(dice.randrange(8), fid, _offset(dice), count * GRAIN)
+    first = dice.randrange(count)
+    parts = dice.choice(((count,), (first, count - first), (first,)))
+    return [feed(head, conn), *(Step(Op.FILL, conn, part) for part in parts)]
+
+
+def steps(dice: Random) -> list[Step]:
+    """A few steps that go together."""
+    conn = dice.randrange(CONNECTIONS)
+    cached = dice.random() < 0.5
+    turns = dice.randrange(64)
+    pick = dice.random()
+    if pick < 0.55:
+        return [feed(frames(dice), conn)._replace(cached=cached)]
+    if pick < 0.65:
+        return [opened(dice, conn)]
+    if pick < 0.78:
+        return large_write(dice, conn)
+    if pick < 0.82:
+        return [begun(conn)]
+    if pick < 0.84:
+        return [Step(Op.CLOSE, conn), begun(conn)]
+    if pick < 0.87:
+        return [Step(Op.PAGE_OUT), Step(Op.SETTLE)]
+    return [
+        Step(dice.choice((Op.RUN, Op.RUN, Op.SETTLE, Op.PAGE_OUT)), number=turns, cached=cached)
+    ]
+
+
+def _retagged(dice: Random, step: Step) -> list[Step]:
+    """Another tag for the first of its messages."""
+    data = bytearray(step.data)
+    if len(data) >= HEADER.size:
+        data[5:7] = dice.randrange(8).to_bytes(2, "little")
+    return [feed(bytes(data), step.conn)]
+
+
+def _cut(dice: Random, step: Step) -> list[Step]:
+    """Its bytes come in two parts."""
+    at = dice.randrange(len(step.data) + 1)
+    return [feed(step.data[:at], step.conn), feed(step.data[at:], step.conn)]
+
+
+def _flipped(dice: Random, step: Step) -> list[Step]:
+    """A byte that is another."""
+    data = bytearray(step.data or b"\0")
+    data[dice.randrange(len(data))] = dice.choice((0, 1, 0x7F, 0xFF, dice.getrandbits(8)))
+    return [feed(bytes(data), step.conn)]
+
+
+def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+    """An input like ``data``, of at most ``max_size`` bytes."""
+    dice = Random(seed)
+    made = list(decode(data))
+    for _ in range(dice.choice((1, 1, 2, 4, 16))):
+        at = dice.randrange(len(made) + 1)
+        here = made[at : at + 1]
+        pick = dice.random()
+        if pick < 0.55 or not here:
+            made[at:at] = steps(dice)
+        elif pick < 0.65:
+            made[at : at + dice.choice((1, 1, 4))] = []
+        elif pick < 0.72:
+            made[at:at] = here
+        elif pick < 0.78:
+            made.insert(dice.randrange(len(made)), made.pop(at))
+        elif pick < 0.84:
+            made[at] = here[0]._replace(
+                conn=dice.randrange(CONNECTIONS), cached=dice.random() < 0.5
+            )
+        elif here[0].op is Op.FEED:
+            made[at : at + 1] = dice.choice((_retagged, _cut, _flipped))(dice, here[0])
+    while len(result := encode(made)) > max_size:
+        del made[dice.randrange(len(made))]
+    return result

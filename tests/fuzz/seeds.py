@@ -1,0 +1,198 @@
+"""Seeds: what a fuzzer begins with: short sessions, each of one subject, as a kernel has them.
+
+``python -m tests.fuzz.seeds`` writes them to ``tests/fuzz/corpus``; a test compares.
+"""
+
+import itertools
+from pathlib import Path
+
+from server.wire import constants as c
+from server.wire import messages as m
+from server.wire.codec import Message
+from tmpfs_core.frames import BLOCK
+
+from .grammar import begun
+from .steps import GRAIN, Op, Step, encode, feed
+
+CORPUS = Path(__file__).parent / "corpus"
+MIB = 1 << 20
+SETTLE, PAGE_OUT = Step(Op.SETTLE), Step(Op.PAGE_OUT)
+
+
+def ask(*requests: Message, conn: int = 0) -> Step:
+    """Requests at once, with tags from 0 on."""
+    return feed(b"".join(request.frame(tag) for tag, request in enumerate(requests)), conn)
+
+
+def create(fid: int, name: bytes, flags: int = c.O_RDWR, conn: int = 0) -> Step:
+    return ask(m.Twalk(0, fid, []), m.Tlcreate(fid, name, flags, 0o644, 0), conn=conn)
+
+
+def write(fid: int, offset: int, count: int, conn: int = 0) -> list[Step]:
+    """A write whose data does not stand in the input."""
+    return [feed(m.Twrite.head(3, fid, offset, count), conn), Step(Op.FILL, conn, count // GRAIN)]
+
+
+def swapped(name: bytes = b"a") -> list[Step]:
+    """Fid 1 is a file of 640 KiB, all of it in swap."""
+    return [create(1, name), *write(1, 0, 10 * BLOCK), SETTLE, PAGE_OUT, SETTLE]
+
+
+def setattr_of(fid: int, valid: int, size: int = 0) -> Message:
+    return m.Tsetattr(fid, valid, 0o600, 1, 1, size, 1, 1, 1, 1)
+
+
+def lock(kind: int, proc_id: int, flags: int = 0) -> Message:
+    return m.Tlock(1, kind, flags, 0, 0, proc_id, b"one")
+
+
+WAIT = lock(c.LOCK_TYPE_WRLCK, 2, c.LOCK_FLAGS_BLOCK)
+
+SEEDS: dict[str, list[Step]] = {
+    "small-file": [
+        create(1, b"a"),
+        ask(m.Twrite(1, 0, b"data"), m.Tread(1, 0, 4096), m.Tgetattr(1, c.GETATTR_ALL)),
+        ask(m.Tfsync(1, 0), m.Tclunk(1), m.Twalk(0, 1, [b"a"]), m.Tlopen(1, c.O_RDWR | c.O_TRUNC)),
+        ask(m.Twrite(1, 9000, b"behind a hole"), m.Tread(1, 0, 65536), m.Tremove(1)),
+    ],
+    "append": [
+        create(1, b"a", c.O_RDWR | c.O_APPEND),
+        ask(m.Twrite(1, 0, b"one"), m.Twrite(1, 0, b"two"), m.Tread(1, 0, 10)),
+        *write(1, 0, 3 * BLOCK),
+    ],
+    "tree": [
+        ask(m.Tmkdir(0, b"a", 0o755, 0), m.Tsymlink(0, b"b", b"a", 0), m.Twalk(0, 4, [b"a"])),
+        ask(m.Tmknod(4, b"c", 0o20644, 1, 3, 0), m.Twalk(0, 5, [b"b"]), m.Treadlink(5)),
+        create(1, b"d"),
+        ask(m.Tlink(4, 1, b"b"), m.Trename(1, 4, b"a"), m.Trenameat(4, b"a", 0, b"c")),
+        ask(m.Twalk(4, 2, [b".."]), m.Tlopen(2, 0), m.Treaddir(2, 0, 4096), m.Treaddir(2, 2, 60)),
+        ask(m.Tunlinkat(4, b"b", 0), m.Tunlinkat(4, b"c", 0), m.Tunlinkat(0, b"a", c.AT_REMOVEDIR)),
+        ask(m.Tremove(1), m.Tstatfs(0), m.Tclunk(0)),
+    ],
+    "attributes": [
+        create(1, b"a"),
+        ask(*(setattr_of(1, 1 << bit, 5000) for bit in range(9)), setattr_of(1, 0x1FF, 100)),
+        ask(m.Tgetattr(1, c.GETATTR_BASIC)),
+    ],
+    "xattr": [
+        ask(m.Tmkdir(0, b"a", 0o755, 0), m.Twalk(0, 4, [b"a"]), m.Twalk(4, 5, [])),
+        ask(m.Txattrcreate(4, b"user.a", 5, 0), m.Twrite(4, 0, b"value"), m.Tclunk(4)),
+        ask(m.Txattrwalk(5, 6, b"user.a"), m.Tread(6, 0, 100), m.Tclunk(6)),
+        ask(m.Txattrwalk(5, 6, b""), m.Tread(6, 0, 100), m.Twalk(5, 4, [])),
+        ask(m.Txattrcreate(4, b"user.a", 0, c.XATTR_REPLACE), m.Tclunk(4)),
+        ask(m.Txattrcreate(5, b"user.b", 5, 0), m.Twrite(5, 0, b"val"), m.Tclunk(5)),
+    ],
+    "locks": [
+        create(1, b"a"),
+        ask(lock(c.LOCK_TYPE_WRLCK, 1), m.Tgetlock(1, c.LOCK_TYPE_RDLCK, 0, 9, 2, b"two")),
+        feed(WAIT.frame(5)),
+        SETTLE,
+        feed(WAIT.frame(6) + m.Tflush(5).frame(1) + m.Tflush(1).frame(2) + m.Tflush(7).frame(3)),
+        SETTLE,
+        ask(lock(c.LOCK_TYPE_UNLCK, 1)),
+        SETTLE,
+        feed(lock(c.LOCK_TYPE_WRLCK, 3, c.LOCK_FLAGS_BLOCK).frame(5) + m.Tclunk(1).frame(1)),
+    ],
+    "locks-between-two": [
+        create(1, b"a"),
+        begun(2),
+        ask(m.Twalk(0, 1, [b"a"]), m.Tlopen(1, c.O_RDWR), conn=2),
+        ask(lock(c.LOCK_TYPE_WRLCK, 1)),
+        ask(WAIT, conn=2),
+        SETTLE,
+        Step(Op.CLOSE),
+        SETTLE,
+        ask(WAIT, conn=2),
+    ],
+    "unlinked-and-shared": [
+        create(1, b"a"),
+        begun(1),
+        ask(m.Twalk(0, 1, [b"a"]), m.Tlopen(1, c.O_RDWR), m.Tunlinkat(0, b"a", 0), conn=1),
+        ask(m.Twrite(1, 0, b"nowhere"), m.Tread(1, 0, 9)),
+        ask(m.Tread(1, 0, 9), m.Tclunk(1), conn=1),
+    ],
+    "large-write": [
+        create(1, b"a"),
+        *write(1, 0, 3 * BLOCK),
+        *write(1, BLOCK // 2, 3 * BLOCK),
+        ask(m.Tread(1, 0, MIB), m.Tread(1, 100, 40000)),
+        *write(1, 0, 4 * BLOCK)[:1],
+        Step(Op.FILL, 0, 5000),
+        Step(Op.CLOSE),
+    ],
+    "large-write-in-parts": [
+        create(1, b"a"),
+        feed(m.Twrite.head(3, 1, 77, 4 * BLOCK)),
+        *(Step(Op.FILL, 0, count) for count in (1, 4096, 8000, 4287)),
+        ask(m.Tread(1, 0, MIB)),
+    ],
+    "large-write-refused": [*write(9, 0, 4 * BLOCK), ask(m.Tstatfs(0))],
+    "swap": [
+        *swapped(),
+        ask(m.Tread(1, 0, 100), m.Tread(1, 3 * BLOCK, BLOCK), m.Tread(1, 0, MIB)),
+        Step(Op.RUN, number=35),
+        SETTLE,
+        *write(1, 5 * BLOCK + 5, 3 * BLOCK),
+        SETTLE,
+        ask(setattr_of(1, c.SETATTR_SIZE, 2 * BLOCK + 9), m.Tread(1, 0, MIB)),
+        SETTLE,
+    ],
+    "swap-cached": [
+        *swapped(),
+        *(ask(m.Tread(1, n * BLOCK, BLOCK))._replace(cached=True) for n in range(8)),
+        ask(m.Twrite(1, 9 * BLOCK + 1, b"part"))._replace(cached=True),
+        SETTLE,
+    ],
+    "swap-flushed": [
+        *swapped(),
+        feed(m.Tread(1, 0, MIB).frame(5) + m.Tflush(5).frame(6) + m.Tflush(6).frame(7)),
+        SETTLE,
+        feed(m.Tread(1, 0, MIB).frame(5) + m.Tclunk(1).frame(6) + m.Tversion(0, b"").frame(1)),
+        Step(Op.RUN, number=33),
+        begun(0),
+    ],
+    "swap-truncated-and-deleted-meanwhile": [
+        *swapped(),
+        ask(m.Tread(1, 0, MIB), setattr_of(1, c.SETATTR_SIZE, 100), m.Tunlinkat(0, b"a", 0)),
+        Step(Op.RUN, number=35),
+        ask(m.Tclunk(1)),
+        SETTLE,
+    ],
+    "more-than-there-is": [
+        create(1, b"a"),
+        *itertools.chain(*(write(1, n * MIB, 15 * BLOCK) for n in range(4))),
+        SETTLE,
+        *write(1, 4 * MIB, 15 * BLOCK),
+        SETTLE,
+        ask(m.Tread(1, 0, MIB), m.Tread(1, 2 * MIB, MIB)),
+        SETTLE,
+        create(2, b"b"),
+        ask(m.Twrite(2, 0, b"no space?"), m.Tremove(1), m.Tremove(2)),
+    ],
+    "versions": [
+        ask(m.Tversion(8192, b"9P2000")),
+        ask(m.Tstatfs(0)),
+        ask(m.Tversion(100, c.VERSION)),
+        ask(m.Tversion(4096, c.VERSION)),
+        ask(m.Tauth(1, b"root", b"", 0), m.Tattach(0, 1, b"", b"", 0)),
+        ask(m.Tattach(0, c.NOFID, b"root", b"nowhere", c.NONUNAME)),
+        ask(m.Tattach(0, c.NOFID, b"root", b"/", c.NONUNAME), m.Tread(0, 0, MIB)),
+    ],
+    "no-frames": [
+        feed(m.Tclunk(1).frame(1)[:-1]),
+        feed(b"\0"),
+        feed(m.Tread(1, 0, 1).frame(1)[:9] + b"\xff" * 9),
+        begun(0),
+        feed(bytes(7)),
+    ],
+}
+
+
+def corpus() -> dict[str, bytes]:
+    """The inputs by name."""
+    return {name: encode([begun(0), *steps]) for name, steps in SEEDS.items()}
+
+
+if __name__ == "__main__":
+    for name, data in corpus().items():
+        (CORPUS / name).write_bytes(data)

@@ -1,0 +1,391 @@
+"""Target: an input of the fuzzer is carried out, and what must hold is looked at.
+
+Rules of this file:
+
+* Everything is real but the sockets, the disk's threads and the clock: bytes go into sessions as a
+  connection brings them, and the pager's jobs run when a step says so.  The same input does the
+  same each time.
+* What must hold: bytes end in replies or in a ProtocolError; each request is answered once, and by
+  what may answer it (flush(5) excepted); nothing is logged as an error; no step goes on for ever;
+  the file system is whole; and when all have left and all files are deleted, nothing is held.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from structlog.testing import capture_logs
+
+from server import pager
+from server.errors import ProtocolError
+from server.fids import Client
+from server.pager import Pager
+from server.session import Session
+from server.wire import messages as m
+from server.wire.codec import HEADER, MESSAGES, Malformed, Message, parse
+from server.wire.constants import MSIZE_MIN
+from tests.server.peer import Stream, client_of, room_of
+from tests.tmpfs_core.paging import pattern, swap_file
+from tests.tmpfs_core.support import no_berth_is_taken
+from tmpfs_core import vnops
+from tmpfs_core.access import ROOT
+from tmpfs_core.memory import Memory
+from tmpfs_core.mount import Mount
+from tmpfs_core.node import DirNode
+from tmpfs_core.swap import Swap
+from tmpfs_core.vnode import NotResident
+
+from .steps import CONNECTIONS, GRAIN, Op, Step, decode
+
+MSIZE = 1 << 20
+#: Frames of RAM and of swap: half of the RAM is kept to read into, so a MiB spills.
+RAM, SWAP = 256, 768
+#: Frames and inodes of the file system: more than there is memory for.
+SIZE, INODES = 1280, 64
+#: Bytes that the FILLs of one input may feed.
+FILLED_MAX = 4 << 20
+#: Turns of the loop within which everything that goes on by itself must have ended.
+TURNS = 20_000
+#: Seconds that a blocking lock request waits, by connection: without end, or not at all.
+LOCK_WAIT = (1e9, 1e9, 0.0)
+
+FILL = pattern(0, FILLED_MAX)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Disk(Executor):
+    """Takes the place of the pager's threads: jobs are done one by one, in order, when told to."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Callable[[], None]] = []
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except OSError as error:
+                    future.set_exception(error)
+
+        self._jobs.append(job)
+        return future
+
+    def turn(self) -> bool:
+        """Do one job; whether there was one."""
+        if self._jobs:
+            self._jobs.pop(0)()
+            return True
+        return False
+
+
+class Request(NamedTuple):
+    """A request that was handed over, and not answered yet; no message if it is malformed."""
+
+    kind: int
+    tag: int
+    message: Message | None
+
+
+class Wire:
+    """A connection without a socket."""
+
+    def __init__(self, world: "World", lock_wait: float) -> None:
+        self.client: Client = client_of(world.mount, lock_wait)
+        self.session = Session(
+            self.client,
+            MSIZE,
+            world.loop.create_task,
+            world.provide_now,
+            world.pager.provide,
+            self._replied,
+            room_of(),
+        )
+        self.pending: dict[int, Request] = {}
+        self._world = world
+        self._stream = Stream()
+        self._inbox = b""
+        self._landing: Request | None = None
+        self._patient = lock_wait > 0
+        self._open = True
+
+    def feed(self, data: bytes) -> None:
+        """Let these bytes come in."""
+        if self._open:
+            self._inbox += data
+            self._pump()
+
+    def close(self) -> None:
+        self._open = False
+        self.pending.clear()
+        self.session.close()
+
+    def check(self) -> None:
+        """Assert that nothing waits that could be answered, everything having run that can."""
+        for request in self.pending.values():
+            assert request.kind == m.Tlock.TYPE, f"no reply to {request}"
+            assert self._patient, "a lock request that waits for too long"
+        if not self.pending:
+            assert not self.session.congested
+
+    def _pump(self) -> None:
+        """Hand over what is here, as far as the session takes it."""
+        while self._inbox and self._open and not self.session.congested:
+            if self._landing is not None:
+                self._load(self._landing)
+                continue
+            buffer = bytearray(self._inbox[: self._batch()])
+            try:
+                done = self.session.receive(memoryview(buffer), 0, len(buffer))
+            except ProtocolError:
+                self._collect()
+                self.close()
+                return
+            requests = self._requests(bytes(buffer[:done]))
+            buffer[:] = b"\xee" * len(buffer)  # who kept a view of it finds nothing there
+            self._inbox = self._inbox[done:]
+            if self.session.cargo is not None:
+                self._landing = requests.pop()
+            self._answered(requests)
+            if self.session.needed and self.session.cargo is None and done == 0:
+                break  # no more of them is whole
+
+    def _load(self, request: Request) -> None:
+        """Receive cargo; when it is complete, its request is handled."""
+        cargo = self.session.cargo
+        assert cargo is not None
+        room = sum(map(len, cargo.room))
+        cargo.fill(memoryview(self._inbox[:room]))
+        self._inbox = self._inbox[room:]
+        if not cargo.room:
+            self._landing = None
+            self.session.landed()
+            self._answered([request])
+
+    def _batch(self) -> int:
+        """Bytes to hand over at once: in one batch no tag is twice, so that it is clear to which
+        request a reply is.
+        """
+        at = 0
+        tags = set(self.pending)
+        while at + HEADER.size <= len(self._inbox):
+            size: int
+            size, kind, tag = HEADER.unpack_from(self._inbox, at)
+            if not HEADER.size <= size <= (self.client.msize or MSIZE_MIN):
+                break
+            if at and (tag in tags or kind == m.Tversion.TYPE):
+                return at
+            at += size
+            if tag in tags or kind == m.Tversion.TYPE:
+                return at
+            tags.add(tag)
+        return len(self._inbox)
+
+    def _requests(self, data: bytes) -> list[Request]:
+        """The requests that these bytes are; of the last, only the beginning may be here."""
+        requests = []
+        at = 0
+        while at < len(data):
+            size, kind, tag = HEADER.unpack_from(data, at)
+            message = None
+            if kind in MESSAGES and at + size <= len(data):
+                with suppress(Malformed):  # it was refused before it was decoded
+                    message = parse(data[at : at + size])[1]
+            requests.append(Request(kind, tag, message))
+            at += size
+        self._world.messages += len(requests)
+        return requests
+
+    def _collect(self) -> list[tuple[int, Message]]:
+        data = b"".join(self.session.out)
+        self.session.out.clear()
+        return self._stream.cut(data)
+
+    def _answered(self, requests: list[Request]) -> None:
+        """Requests were handled: each was answered, or waits."""
+        asked = {request.tag: request for request in requests}
+        for tag, reply in self._collect():
+            assert tag in asked, f"{reply} to tag {tag}, which asked nothing"
+            check_reply(asked.pop(tag), reply)
+            if isinstance(reply, m.Rversion):
+                self.pending.clear()
+        for tag, request in asked.items():
+            assert tag not in self.pending, "a request waits whose tag is taken"
+            self.pending[tag] = request
+
+    def _replied(self) -> None:
+        """Requests that had to wait were answered."""
+        for tag, reply in self._collect():
+            assert tag in self.pending, f"{reply} to tag {tag}, which does not wait"
+            request = self.pending.pop(tag)
+            check_reply(request, reply)
+            if isinstance(request.message, m.Tflush):
+                self.pending.pop(request.message.oldtag, None)  # it will not be answered any more
+        self._pump()
+
+
+def check_reply(request: Request, reply: Message) -> None:
+    """Assert that this may be the reply to this request."""
+    asked = request.message
+    if isinstance(reply, m.Rlerror):
+        assert 0 < reply.ecode < 4096
+        assert reply.ecode != errno.EIO or isinstance(asked, m.Tclunk), f"EIO to {request}"
+        assert not isinstance(asked, m.Tflush) or reply.ecode in (errno.EPROTO, errno.EINVAL)
+        return
+    told = f"{reply} to {request}"
+    assert request.kind + 1 == reply.TYPE, told
+    match asked, reply:
+        case m.Tread(), m.Rread():
+            assert len(reply.data) <= asked.count, told
+        case m.Treaddir(), m.Rreaddir():
+            assert len(reply.data) <= asked.count, told
+            list(m.split_records(bytes(reply.data)))
+        case m.Twrite(), m.Rwrite():
+            assert reply.count <= len(asked.data), told
+        case m.Twalk(), m.Rwalk():
+            assert len(reply.qids) <= len(asked.wnames), told
+
+
+class World:
+    """A file system that spills, and its connections.
+
+    Attributes:
+        messages: how many whole requests the sessions have taken.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.messages = 0
+        self.swap = Swap([swap_file(SWAP)])
+        self.memory = Memory(RAM, self.swap)
+        self.mount = Mount(SIZE << 12, INODES, memory=self.memory)
+        self.pager = loop.run_until_complete(self._make_pager())
+        self._cached = False
+        self._filled = 0
+        self._failures: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: self._failures.append(context))
+        self._wires = [Wire(self, LOCK_WAIT[conn]) for conn in range(CONNECTIONS)]
+
+    async def _make_pager(self) -> Pager:
+        made = Pager(self.memory)
+        self._disk = Disk()
+        made._threads = self._disk  # type: ignore[assignment] # all it needs of them
+        return made
+
+    def provide_now(self, absent: NotResident) -> bool:
+        return self._cached and self.pager.provide_now(absent)
+
+    def do(self, step: Step) -> None:
+        """Carry out a step."""
+        self._cached = step.cached
+        wire = self._wires[step.conn]
+        if step.op is Op.FEED:
+            wire.feed(step.data)
+        elif step.op is Op.FILL:
+            count = min(step.number * GRAIN, FILLED_MAX - self._filled)
+            wire.feed(FILL[self._filled :][:count])
+            self._filled += count
+        elif step.op is Op.RUN:
+            if step.number & 32:
+                self._disk.turn()
+            for _ in range(step.number & 31):
+                self._turn()
+        elif step.op is Op.SETTLE:
+            self.settle()
+        elif step.op is Op.PAGE_OUT:
+            self.memory.retry()
+            self.pager._goal = self.memory.ram.limit
+            self.pager._clean()
+        else:
+            wire.close()
+            self._wires[step.conn] = Wire(self, LOCK_WAIT[step.conn])
+        self._check_failures()
+
+    def _turn(self) -> None:
+        """One turn of the loop."""
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def settle(self) -> None:
+        """Let everything run that can."""
+        ready: list[object] = self.loop._ready  # type: ignore[attr-defined] # all asyncio loops
+        for _ in range(TURNS):
+            if not self._disk.turn() and not ready:
+                return
+            self._turn()
+        raise AssertionError("no end of it")
+
+    def end(self) -> None:
+        """End all connections, delete all files, and assert that nothing is left."""
+        self.settle()
+        for wire in self._wires:
+            wire.check()
+        for wire in self._wires:
+            wire.close()
+        self.settle()
+        self._check_failures()
+        self.mount.check()
+        assert not self.mount.orphans
+        assert not self.memory.active
+        assert not any(wire.client.fids or wire.session._held for wire in self._wires)
+        assert no_berth_is_taken(self.memory.arena), "a berth is left"
+        self._delete(self.mount.root)
+        self.mount.check()
+        assert self.mount.inodes.used == 1
+        assert self.mount.blocks.used == self.mount.root.xattr_frames
+        assert self.memory.ram.used == self.memory.swapped == self.swap.used == 0
+        for file in self.swap.files:
+            file.check()
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.pager.close())
+        self.swap.close()
+
+    def _delete(self, directory: DirNode) -> None:
+        for entry in list(directory.entries.after(0)):
+            node = entry.node
+            assert node.locks is None or not (node.locks.held or node.locks.waiters)
+            if isinstance(node, DirNode):
+                self._delete(node)
+            vnops.remove(entry, ROOT)
+
+    def _check_failures(self) -> None:
+        for failure in self._failures:
+            raise AssertionError(failure["message"]) from failure.get("exception")
+
+
+def run(data: bytes, loop: asyncio.AbstractEventLoop) -> int:
+    """Carry out an input; how many messages it had.
+
+    Raises:
+        AssertionError: what must hold does not; so is any other exception a finding.
+    """
+    with capture_logs() as logs:
+        world = World(loop)
+        try:
+            for step in decode(data):
+                world.do(step)
+                check_logs(logs)
+            world.end()
+        finally:
+            check_logs(logs)
+            world.close()
+    return world.messages
+
+
+def check_logs(logs: list[Any]) -> None:
+    for line in logs:
+        if line["log_level"] == "error":
+            raise AssertionError(line["event"]) from line.get("exc_info")
+
+
+def make_loop() -> asyncio.AbstractEventLoop:
+    """A loop for any number of runs, one after the other."""
+    pager.RETRY = 0.0  # it is not worth waiting for
+    return asyncio.new_event_loop()

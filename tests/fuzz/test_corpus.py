@@ -1,0 +1,105 @@
+"""The corpus of the fuzzer, each input of it once; and that what is wrong would be found."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+
+from server import pager
+from server.fids import Client
+from server.handlers import HANDLERS
+from server.wire import messages as m
+
+from . import grammar, target
+from .seeds import CORPUS, corpus
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]:
+    monkeypatch.setattr(pager, "RETRY", pager.RETRY)  # make_loop sets it
+    loop = target.make_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CORPUS.iterdir()))
+def test_an_input_of_the_corpus(loop: asyncio.AbstractEventLoop, name: str) -> None:
+    assert target.run((CORPUS / name).read_bytes(), loop)
+
+
+def test_the_seeds_are_in_the_corpus() -> None:
+    """``python -m tests.fuzz.seeds`` writes them."""
+    for name, data in corpus().items():
+        assert (CORPUS / name).read_bytes() == data
+
+
+def test_inputs_of_the_grammar(loop: asyncio.AbstractEventLoop) -> None:
+    dice = Random(9)
+    data = corpus()["swap"]
+    for _ in range(100):
+        data = grammar.mutated(data, 2000, dice.getrandbits(32))
+        assert len(data) <= 2000
+        target.run(data, loop)
+
+
+# Handlers that are wrong
+
+
+def fails(client: Client, tag: int, *fields: Any) -> bytes:
+    raise ValueError("nobody foresaw this")
+
+
+def answers_something_else(client: Client, tag: int, *fields: Any) -> bytes:
+    return m.Rclunk.pack(tag)
+
+
+def answers_somebody_else(client: Client, tag: int, *fields: Any) -> bytes:
+    return m.Rread.pack(tag + 100, b"")
+
+
+def answers_too_much(client: Client, tag: int, *fields: Any) -> bytes:
+    return m.Rread.pack(tag, bytes(5000))
+
+
+def takes_a_berth(client: Client, tag: int, *fields: Any) -> bytes:
+    client.get(0).node.mount.memory.arena.berth(1)
+    return m.Rread.pack(tag, b"")
+
+
+async def for_ever(tag: int) -> bytes:
+    while tag < 1 << 16:  # noqa: ASYNC110 it waits for nothing
+        await asyncio.sleep(0)
+    return b""
+
+
+async def never(tag: int) -> bytes:
+    await asyncio.Event().wait()
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (fails, "request failed unexpectedly"),
+        (answers_something_else, "Rclunk.*to Request"),
+        (answers_somebody_else, "which asked nothing"),
+        (answers_too_much, "<5000 bytes>. to Request"),
+        (takes_a_berth, "a berth is left"),
+        (lambda client, tag, *fields: for_ever(tag), "no end of it"),
+        (lambda client, tag, *fields: never(tag), "no reply to"),
+    ],
+)
+def test_a_wrong_handler_is_found(
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: Callable[..., Any],
+    found: str,
+) -> None:
+    monkeypatch.setitem(HANDLERS, m.Tread.TYPE, (m.Tread.call, wrong))
+    with pytest.raises(AssertionError, match=found):
+        target.run(corpus()["small-file"], loop)
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
