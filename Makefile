@@ -4,6 +4,7 @@
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
 # make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
+# make chaos    clients that work and attack, faults, a real mount (ARGS="--seed N --seconds M")
 # make dist     build the sdist and the wheel
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist worksteal
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint fuzz bench bench-memory bench-kernel dist clean
+.PHONY: serve test lint fuzz bench bench-memory bench-kernel chaos dist clean
 
 serve: .venv/serve
 	@if $(MAKE) --silent build/compiled; then export PYTHONPATH=build/compiled; else \
@@ -47,6 +48,9 @@ bench-kernel: .venv/bench build/compiled
 	tests/install-packages diod fio
 	PYTHONPATH=build/compiled $(BIN)/python -m bench.kernel
 
+chaos: .venv/test
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 dist: .venv/test
 	$(BIN)/python -m build
 
@@ -63,7 +67,7 @@ clean:
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable '.[encrypt]'
 	touch $@
 
 # What pip calls extras of this project: test, compile, bench.

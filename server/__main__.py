@@ -15,7 +15,7 @@ import uvloop
 
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
-from tmpfs_core.swap import Swap, SwapFile
+from tmpfs_core.swap import Cipher, Swap, SwapFile
 
 from . import __version__, export_command, session
 from .commands import commands
@@ -86,12 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve_parser.set_defaults(run=_serve)
     for key, option in OPTIONS.items():
-        default = "" if "default" in option.help else f" (default: {option.default})"
+        default = (
+            "" if "default" in option.help or option.is_flag else f" (default: {option.default})"
+        )
+        text = (option.help + default).replace("%", "%%")
+        if option.is_flag:
+            serve_parser.add_argument(f"--{key}", action="store_const", const="true", help=text)
+            continue
         serve_parser.add_argument(
             f"--{key}",
             metavar=option.metavar,
             action="append" if option.many else "store",
-            help=(option.help + default).replace("%", "%%"),
+            help=text,
         )
     serve_parser.add_argument(
         "--config", metavar="FILE", type=Path, help="TOML file with any of these options as keys"
@@ -162,7 +168,7 @@ def _memory(config: Config) -> Memory:
     for path in config.swap:
         frames = config.swap_size // FRAME // len(config.swap)
         try:
-            files.append(SwapFile(path, frames))
+            files.append(SwapFile(path, frames, _cipher() if config.swap_encrypt else None))
         except OSError as error:
             raise ConfigError(f"--swap: {path}: {error.strerror}") from None
     try:
@@ -170,6 +176,20 @@ def _memory(config: Config) -> Memory:
     except OSError as error:
         key = "ram" if files else "size"
         raise ConfigError(f"--{key}: {config.ram} bytes: {error.strerror}") from None
+
+
+def _cipher() -> Cipher:
+    """A cipher for one swap file.
+
+    Raises:
+        ConfigError: what it needs is not installed.
+    """
+    try:
+        from .encryption import Xts  # noqa: PLC0415 it may be missing
+    except ModuleNotFoundError as error:
+        needed = f"no module {error.name}; pip install 'tmpfs9p[encrypt]'"
+        raise ConfigError(f"--swap-encrypt: {needed}") from None
+    return Xts()
 
 
 def _mount_command(address: Address, msize: int) -> str:

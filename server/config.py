@@ -183,6 +183,11 @@ class Option:
     many: bool = False
     separator: str = ","
 
+    @property
+    def is_flag(self) -> bool:
+        """On the command line it is given or not, and takes no value."""
+        return self.parse is _flag
+
 
 #: The options of ``serve`` by their key.
 OPTIONS: dict[str, Option] = {
@@ -219,6 +224,9 @@ OPTIONS: dict[str, Option] = {
     ),
     "swap-size": Option(
         _file_size, None, "SIZE", "bytes of swap in all (default: what --ram can not hold)"
+    ),
+    "swap-encrypt": Option(
+        _flag, "false", "", "encrypt swap, with a key that only this process has"
     ),
     "nr-inodes": Option(
         _count,
@@ -362,6 +370,7 @@ class Config:
     ram: int
     swap: tuple[str, ...]
     swap_size: int
+    swap_encrypt: bool
     nr_inodes: int
     mode: int
     uid: int
@@ -530,6 +539,8 @@ def _settle(values: dict[str, Any]) -> None:
     if not values["swap"]:
         if values["swap_size"]:
             raise ConfigError("--swap-size: without a use, --swap must be given")
+        if values["swap_encrypt"]:
+            raise ConfigError("--swap-encrypt: without --swap there is nothing to encrypt")
         if shared < largest:
             left = f"{shared} of {ram} is left to share, which" if own else str(ram)
             raise ConfigError(

@@ -8,22 +8,26 @@ import structlog
 
 def configure_logging(log_format: str, log_level: str) -> None:
     """Log from ``log_level`` up (a name of :mod:`logging`), as "console" or "json"."""
-    renderer: structlog.typing.Processor
+    renderers: list[structlog.typing.Processor]
     if log_format == "json":
-        renderer = structlog.processors.JSONRenderer()
-        tracebacks: structlog.typing.Processor = structlog.processors.dict_tracebacks
+        # A frame's variables are what clients have sent: no log holds them.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderers = [
+            structlog.processors.ExceptionRenderer(frames),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-        tracebacks = structlog.processors.CallsiteParameterAdder([])
+        renderers = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            tracebacks,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[log_level.upper()]

@@ -45,6 +45,9 @@ PASS_BYTES: Final = 262144
 CARGO_MIN: Final = 131072
 #: Times that a request is tried again as it is; then it is cut down to one block.
 PATIENCE = 4
+#: Times that a request is tried at all: where swap fails, those that wait could go on displacing
+#: each other for ever.  Where it does not, 20 are more than were ever seen.
+TRIES: Final = 50
 
 
 @dataclass(slots=True, eq=False)
@@ -282,6 +285,8 @@ class Session:
             while True:
                 await self._provide(absent)
                 tries += 1
+                if tries > TRIES:
+                    refuse(errno.ENOMEM)
                 memory.frugal = tries > PATIENCE
                 try:
                     reply = request()

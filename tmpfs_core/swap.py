@@ -10,6 +10,8 @@ Rules of this file:
   from or stored to: on a file that was truncated, or whose disk fails, that would be SIGBUS.
 * A slot holds one frame.  A :class:`Copy` owns its slots until it is freed; what could not be read
   again is condemned, and its slots are not used again.
+* A file may have a cipher: then its bytes are encrypted on their way out, and decrypted where they
+  arrive.
 * :func:`write_out` and :func:`read_in` block.  They touch nothing but the file and the memory that
   they are given, so they may run in another thread; so may :meth:`Swap.grow`.
 """
@@ -30,16 +32,34 @@ STEP = 16384
 IOV_MAX = 1024
 
 
+class Cipher(Protocol):
+    """What keeps the bytes of one file secret.
+
+    Each view is a run of frames, and belongs at ``offset`` behind those before it.  A run is
+    decrypted in the same place as it was encrypted, all of it or its first frames.
+    """
+
+    def encrypt(self, views: list[memoryview], offset: int) -> memoryview:
+        """The bytes of the views as they shall stand in the file."""
+
+    def decrypt(self, views: list[memoryview], offset: int) -> None:
+        """Make of what stands in the file what it was, in place."""
+
+
 class SwapFile:
     """Slots for ``limit`` frames in a file that is made at ``path``.
+
+    Args:
+        cipher: encrypts what is in it; it may be called from several threads.
 
     Raises:
         OSError: the file can not be made there, or there is no room for its first step.
     """
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: int, cipher: Cipher | None = None) -> None:
         self.path = path
         self.limit = limit
+        self.cipher = cipher
         #: Slots that can be taken now, and slots of steps that are not there yet.
         self.free = 0
         self.ungrown = limit
@@ -297,6 +317,8 @@ def write_out(transfer: Transfer) -> None:
         OSError: as pwritev(2) has it; some of it may have been written.
     """
     file, offset, views = transfer
+    if file.cipher is not None:
+        views = [file.cipher.encrypt(views, offset)]
     while views:
         try:
             written = os.pwritev(file.fd, views, offset)
@@ -321,6 +343,8 @@ def read_in(transfer: Transfer) -> None:
             raise OSError(errno.EIO, "the swap file was truncated", file.path)
         views = _behind(views, got)
         offset += got
+    if file.cipher is not None:
+        file.cipher.decrypt(transfer.views, transfer.offset)
 
 
 def read_now(transfer: Transfer) -> bool:
@@ -333,7 +357,11 @@ def read_now(transfer: Transfer) -> bool:
         got = os.preadv(file.fd, views, offset, os.RWF_NOWAIT)
     except OSError:  # EAGAIN: not cached; EOPNOTSUPP: a file system that can not tell
         return False
-    return got == sum(map(len, views))
+    if got != sum(map(len, views)):
+        return False
+    if file.cipher is not None:
+        file.cipher.decrypt(views, offset)
+    return True
 
 
 def _behind(views: list[memoryview], count: int) -> list[memoryview]:

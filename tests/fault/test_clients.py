@@ -6,7 +6,6 @@ import itertools
 import os
 import resource
 import socket
-import struct
 from pathlib import Path
 
 import pytest
@@ -42,13 +41,6 @@ async def connected(world: Spilling) -> SocketPeer:
     return peer
 
 
-def reset(peer: SocketPeer) -> None:
-    """Vanish with a reset (RST)."""
-    sock = peer.writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.abort()
-
-
 async def nobody_else(world: Spilling, other: SocketPeer) -> None:
     """Wait until the server has no client but ``other``, and look that nothing is left of them."""
     connections = world.server._connections
@@ -81,7 +73,7 @@ async def test_a_client_killed_while_it_writes_has_written_nothing(
     await peer.writer.drain()
     for _ in range(20):
         await other.call(STATFS)
-    reset(peer)
+    peer.reset()
     await nobody_else(world, other)
     assert (await other.call(m.Tread(same, 0, MSIZE))).data == b"before"
 
@@ -94,7 +86,7 @@ async def test_a_client_killed_while_it_reads_leaves_nothing(world: Spilling, re
         peer.send(m.Tread(file, 0, MSIZE), tag)
     await peer.reader.readexactly(read)
     await until(lambda: any(one._unsent for one in world.server._connections), other)
-    reset(peer)
+    peer.reset()
     await nobody_else(world, other)
 
 
@@ -107,7 +99,7 @@ async def test_a_reset_with_1000_requests_in_flight(world: Spilling) -> None:
     for tag in range(1000):
         peer.send(tlock(lock, proc=tag + 2, flags=BLOCKING), tag)
     await until(lambda: len(asyncio.all_tasks()) > 1000, holder)
-    reset(peer)
+    peer.reset()
     await nobody_else(world, holder)
     await holder.call(tlock(held, c.LOCK_TYPE_UNLCK))
     assert (await holder.call(tlock(held, proc=5))).status == c.LOCK_SUCCESS
@@ -122,7 +114,7 @@ async def test_a_reset_with_1000_requests_that_need_swap(world: Spilling, reads:
         peer.send(message, tag)
     await reads.reached()
     await until(lambda: len(asyncio.all_tasks()) > 100, other)
-    reset(peer)
+    peer.reset()
     reads.open()
     await nobody_else(world, other)
     assert len((await other.call(m.Tread(same, 0, len(DATA)))).data) == len(DATA)

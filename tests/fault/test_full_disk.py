@@ -3,23 +3,26 @@
 The disks are ext4 images, mounted through a loop device; that needs root.
 """
 
+import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from server.config import Tcp
+from server.config import Address, Tcp
 from server.limits import Limits
 from server.listener import Server
 from server.wire import messages as m
 from server.wire.constants import O_RDWR
 from tests.server.peer import SocketPeer, store_of
 from tests.server.test_main import run
+from tests.tmpfs_core.paging import pattern
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
@@ -55,7 +58,7 @@ async def fill(peer: SocketPeer, fid: int) -> list[bytes]:
     chunks: list[bytes] = []
     offset = 0
     while True:
-        chunk = os.urandom(64 * 1024)
+        chunk = pattern(len(chunks), 64 * 1024)
         try:
             count = (await peer.call(m.Twrite(fid, offset, chunk))).count
         except OSError as error:
@@ -75,27 +78,65 @@ def test_no_room_for_the_first_step_is_refused_at_start(tmp_path: Path) -> None:
         assert sorted(os.listdir(top)) == ["lost+found"]
 
 
+@contextlib.asynccontextmanager
+async def spilling(top: Path) -> AsyncIterator[tuple[Mount, Address]]:
+    """A server with 8 MiB of RAM, whose swap may grow beyond the disk; it must end empty."""
+    swap = Swap([SwapFile(f"{top}/swap", 200 * MIB // FRAME)])
+    memory = Memory(8 * MIB // FRAME, swap)
+    mount = Mount(256 * MIB, 100, memory=memory)
+    server = Server(store_of(mount), 1 << 20, Limits())
+    yield mount, server.listen(Tcp("127.0.0.1", 0))
+    assert (mount.blocks.used, memory.ram.used, swap.used) == (0, 0, 0)
+    mount.check()
+    await server.stop()
+    swap.close()
+
+
+async def holds(peer: SocketPeer, fid: int, chunks: list[bytes]) -> bool:
+    """Whether the file holds these."""
+    offset = 0
+    for chunk in chunks:
+        if (await peer.call(m.Tread(fid, offset, len(chunk)))).data != chunk:
+            return False
+        offset += len(chunk)
+    return True
+
+
 async def test_a_full_disk_is_no_space_and_loses_nothing(tmp_path: Path) -> None:
     with disk(tmp_path, 100) as top:
-        swap = Swap([SwapFile(f"{top}/swap", 200 * MIB // FRAME)])
-        memory = Memory(8 * MIB // FRAME, swap)
-        mount = Mount(256 * MIB, 100, memory=memory)
-        server = Server(store_of(mount), 1 << 20, Limits())
-        peer = await SocketPeer.connect(server.listen(Tcp("127.0.0.1", 0)))
-        await peer.begin(1 << 20)
-        fid = await peer.create(b"file", flags=O_RDWR)
-        chunks = await fill(peer, fid)
-        assert 64 * MIB < sum(map(len, chunks)) < 100 * MIB
-        offset = 0
-        for chunk in chunks:
-            reply = await peer.call(m.Tread(fid, offset, len(chunk)))
-            assert bytes(reply.data) == chunk
-            offset += len(chunk)
-        await peer.call(m.Tremove(fid))
-        assert (mount.blocks.used, memory.ram.used, swap.used) == (0, 0, 0)
-        again = await peer.create(b"again", flags=O_RDWR)
-        assert (await peer.call(m.Twrite(again, 0, b"works"))).count == 5
-        mount.check()
-        await peer.close()
-        await server.stop()
-        swap.close()
+        async with spilling(top) as (mount, address):
+            peer = await (await SocketPeer.connect(address)).begin(1 << 20)
+            fid = await peer.create(b"file", flags=O_RDWR)
+            chunks = await fill(peer, fid)
+            assert 64 * MIB < sum(map(len, chunks)) < 100 * MIB
+            assert await holds(peer, fid, chunks)
+            await peer.call(m.Tremove(fid))
+            assert mount.blocks.used == 0
+            again = await peer.create(b"again", flags=O_RDWR)
+            assert (await peer.call(m.Twrite(again, 0, b"works"))).count == 5
+            await peer.call(m.Tremove(again))
+            await peer.close()
+
+
+async def test_a_disk_that_gets_full_under_load_fails_nobody_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """Of six clients, each fills what space there is, while the others go on."""
+    with disk(tmp_path, 100) as top:
+        async with spilling(top) as (_, address):
+            peers = [await (await SocketPeer.connect(address)).begin(1 << 20) for _ in range(6)]
+
+            async def work(number: int, peer: SocketPeer) -> int:
+                stored = 0
+                for _ in range(2):
+                    fid = await peer.create(b"%d" % number, flags=O_RDWR)
+                    chunks = await fill(peer, fid)
+                    assert await holds(peer, fid, chunks)
+                    stored += sum(map(len, chunks))
+                    await peer.call(m.Tremove(fid))
+                return stored
+
+            stored = await asyncio.gather(*itertools.starmap(work, enumerate(peers)))
+            assert sum(stored) > 100 * MIB
+            for peer in peers:
+                await peer.close()

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import time
@@ -104,6 +105,40 @@ def descriptors(server: Process) -> int:
 def running(tmp_path: Path, *options: str, port: int = 0) -> Iterator[Process]:
     with contextlib.closing(Process(tmp_path, *options, port=port)) as server:
         yield server
+
+
+def p99(clients: list[socket.socket]) -> float:
+    """Within how many seconds 99 of 100 small reads are answered, each asked when it can be."""
+    took = []
+    for _ in range(200):
+        for sock in clients:
+            began = time.perf_counter()
+            ask(sock, m.Tread(0, 0, 4096))
+            took.append(time.perf_counter() - began)
+    return statistics.quantiles(took, n=100)[-1]
+
+
+def test_clients_that_do_not_read_do_not_slow_the_others_down(tmp_path: Path) -> None:
+    """Measured by turns with them and without, so that what else the machine does is in both."""
+    with running(tmp_path) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.begin()) for _ in range(4)]
+        for number, sock in enumerate(clients):
+            ask(sock, m.Tlcreate(0, b"%d" % number, c.O_RDWR, 0o600, 0))
+            data = pattern(number, MSIZE - 24)
+            assert ask(sock, m.Twrite(0, 0, data)) == m.Rwrite(len(data))
+        ratios = []
+        for _ in range(9):
+            alone = p99(clients)
+            with contextlib.ExitStack() as others:
+                for _ in range(8):
+                    stuck = others.enter_context(server.begin())
+                    ask(stuck, m.Twalk(0, 1, [b"0"]))
+                    ask(stuck, m.Tlopen(1, c.O_RDONLY))
+                    stuck.sendall(m.Tread(1, 0, MSIZE).frame(1) * 200)
+                    assert stuck.recv(4, socket.MSG_PEEK)  # it has the first reply, or a part
+                ratios.append(p99(clients) / alone)
+        assert statistics.median(ratios) < 3
+        assert server.end() == 0
 
 
 def test_out_of_descriptors_new_clients_wait_and_come_in_when_others_leave(tmp_path: Path) -> None:

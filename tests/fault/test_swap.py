@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from server.encryption import Xts
+from server.pager import Pager
 from server.wire import constants as c
 from server.wire import messages as m
 from tests.server.peer import ROOT, SocketPeer, raises_errno
@@ -18,10 +20,12 @@ BLOCKS = 6
 DATA = pattern(1, BLOCKS * BLOCK)
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[Spilling]:
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Spilling]:
     """A server with 2 MiB of RAM and 8 MiB of swap."""
     async with spilling(tmp_path, 512, 2048) as world:
+        if request.param:
+            world.spill.swap.files[0].cipher = Xts()
         yield world
         world.spill.check()
 
@@ -188,6 +192,24 @@ async def test_a_disk_that_takes_nothing_loses_nothing(
     for place in range(stored, stored + 8 * BLOCK, BLOCK):
         assert (await peer.call(m.Twrite(more, place, DATA[:BLOCK]))).count == BLOCK
     assert await readable(peer, fid) == set(range(BLOCKS))
+
+
+async def test_a_request_that_never_gets_what_it_needs_is_refused_in_the_end(
+    world: Spilling, fid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def provide(*_: object) -> None:
+        """Others have taken it away again."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pager, "provide", provide)
+        patch.setattr(Pager, "provide_now", lambda *_: False)
+        unlucky = await world.begin()
+        same = await unlucky.open(b"file")
+        with raises_errno(errno.ENOMEM):
+            await unlucky.call(m.Tread(same, 0, BLOCK))
+        assert (await unlucky.call(m.Tstatfs(ROOT))).bsize == FRAME
+    other = await world.begin()
+    assert await readable(other, await other.open(b"file")) == set(range(BLOCKS))
 
 
 async def test_a_disk_that_takes_a_part_of_each_write_is_as_good_as_any(

@@ -186,12 +186,21 @@ class Server:
     def log(self) -> str:
         return "".join(self._lines)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def rss(self) -> int:
+        """The memory that the server has resident, in bytes."""
+        return self._status("VmRSS")
+
     def peak_rss(self) -> int:
         """The most memory that the server has had resident, in bytes."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
+        return self._status("VmHWM")
+
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def stop(self) -> None:
         """Tell the server to end, and insist that it does so in order."""
@@ -212,6 +221,12 @@ class Server:
         with self._process:
             self._process.kill()
             self._reader.join()
+
+    def _status(self, key: str) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(rf"{key}:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
 
 
 class Guest:

@@ -6,6 +6,8 @@ Both turn an Rlerror into ``OSError(errno)``, so that a test reads like a progra
 import asyncio
 import itertools
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -339,9 +341,9 @@ class SocketPeer:
             return cls(*await asyncio.open_unix_connection(address.path))
         return cls(*await asyncio.open_connection(address.host, address.port))
 
-    async def begin(self, msize: int = 1 << 24) -> Self:
+    async def begin(self, msize: int = 1 << 24, export: bytes = b"") -> Self:
         await self.call(m.Tversion(msize, c.VERSION), c.NOTAG)
-        await self.call(m.Tattach(ROOT, c.NOFID, b"", b"", 0))
+        await self.call(m.Tattach(ROOT, c.NOFID, b"", export, 0))
         return self
 
     async def create(self, name: bytes, data: bytes = b"", flags: int = c.O_RDWR) -> int:
@@ -416,3 +418,9 @@ class SocketPeer:
     def abort(self) -> None:
         """Vanish, as a client that crashed."""
         self.writer.transport.abort()
+
+    def reset(self) -> None:
+        """Vanish with a reset (RST), on TCP."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()

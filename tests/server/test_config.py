@@ -53,6 +53,7 @@ def test_the_defaults() -> None:
         ram=host_ram() * 50 // 100,
         swap=(),
         swap_size=0,
+        swap_encrypt=False,
         nr_inodes=host_ram() // 4096 // 2,
         mode=0o1777,
         uid=os.getuid(),
@@ -110,6 +111,7 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "log-format": "json",
         "log-level": "error",
         "mode": "711",
+        "swap-encrypt": "true",
         "client-memory": "128m",
     }.get(key, "12345")
     default = WITH_SWAP if "swap" in key or key == "ram" else {}
@@ -131,6 +133,12 @@ def test_several_addresses(tmp_path: Path) -> None:
     assert load({"listen": texts}, {}, None).listen == expected
     assert load({}, {"TMPFS9P_LISTEN": ",".join(texts)}, None).listen == expected
     assert from_toml(tmp_path, f"listen = {texts!r}\n").listen == expected
+
+
+def test_a_toml_file_may_hold_a_flag(tmp_path: Path) -> None:
+    text = 'size = "8m"\nram = "2m"\nswap = "/swap"\nswap-encrypt = '
+    assert from_toml(tmp_path, f"{text}true\n").swap_encrypt
+    assert not from_toml(tmp_path, f"{text}false\n").swap_encrypt
 
 
 def test_several_networks(tmp_path: Path) -> None:
@@ -244,6 +252,7 @@ BAD = [
     ("ram", "much", "a number of bytes, with k, m, g, t or %"),
     ("ram", "4095", "at least one page, 4096 bytes"),
     ("swap-size", "4095", "at least one page, 4096 bytes"),
+    ("swap-encrypt", "yes", "true or false"),
     ("nr-inodes", "0", "a number from 1"),
     ("nr-inodes", "50%", "a number from 1"),
     ("nr-inodes", "many", "a number of bytes, with k, m, g, t or %"),
@@ -324,6 +333,7 @@ def test_swap_may_be_of_any_size_and_in_several_files(tmp_path: Path) -> None:
         ({"swap_size": "1m"}, "--swap-size: without a use, --swap must be given"),
         ({"ram": "8m", "swap": "/swap"}, "--swap: without a use"),
         ({"ram": "2m", "swap_size": "1m"}, "--swap must be given"),
+        ({"swap_encrypt": "true"}, "--swap-encrypt: without --swap there is nothing to encrypt"),
     ],
 )
 def test_ram_and_swap_that_do_not_fit_together_are_refused(

@@ -43,6 +43,7 @@ class Running:
     """A server in a process of its own."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.pid = process.pid
         self._process = process
 
     def ready(self) -> tuple[str, str]:
@@ -117,7 +118,7 @@ def test_help_has_examples(arguments: list[str]) -> None:
 def test_help_names_every_option_and_its_default() -> None:
     text = " ".join(run("serve", "--help").stdout.split())
     for key, option in OPTIONS.items():
-        assert f"--{key} {option.metavar} {option.help}" in text
+        assert " ".join(f"--{key} {option.metavar} {option.help}".split()) in text
     for default in ("(default: tcp://127.0.0.1:5640)", "(default: 50%)", "(default: 1m)"):
         assert default in text
     assert "--config FILE" in text

@@ -18,8 +18,10 @@ def _restored() -> Iterator[None]:
 
 
 def fail() -> None:
-    """Log an exception."""
+    """Log an exception of a function whose variables are nobody's business."""
+    secret = bytes(range(65, 91))
     try:
+        assert len(secret) == 26
         raise ValueError("what went wrong")
     except ValueError as error:
         structlog.get_logger().error("failed", exc_info=error)
@@ -91,3 +93,15 @@ def test_a_traceback_is_data_in_json(capsys: pytest.CaptureFixture[str]) -> None
     (exception,) = json.loads(text)["exception"]
     assert exception["exc_type"] == "ValueError"
     assert exception["exc_value"] == "what went wrong"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_shows_no_variables(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    """They are what clients have sent."""
+    configure_logging(log_format, "info")
+    fail()
+    err = capsys.readouterr().err
+    assert "fail" in err
+    assert "ABCDEF" not in err

@@ -40,7 +40,7 @@ class Exerciser:
             if size != len(self._model):
                 self._fail(f"the size is {size}, not {len(self._model)}")
         self._reopen()
-        self._compare(0, os.pread(self._file, LIMIT + 1, 0), bytes(self._model))
+        self._compare(0, os.pread(self._file, len(self._model) + 1, 0), bytes(self._model))
         os.close(self._file)
 
     def _span(self, limit: int) -> tuple[int, int]:
