@@ -6,20 +6,25 @@ Rules of this file:
 * Symbolic links are followed here: the server does not (walk(5)).  An absolute target begins at
   the root of the export, too.
 * Whoever gets a fid clunks it, or uses :meth:`Session.at`, which does whatever happens.
+* Nobody waits for a Tclunk, as the server forgets the fid whatever it answers; its number is used
+  again when the answer is here.
 """
 
+import asyncio
 import errno
 import os
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Self
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
-from server.wire.constants import MAXWELEM, NOFID, QTSYMLINK
+from server.wire.codec import Message
+from server.wire.constants import IOHDRSZ, MAXWELEM, NOFID, QTSYMLINK
 from server.wire.messages import Tattach, Tclunk, Treadlink, Twalk
 from server.wire.primitives import Qid
 
 from .connection import Connection, Dial
+from .errors import OutcomeUnknownError
 
 ROOT = 0
 #: Symbolic links that are followed on the way to one file (path_resolution(7)).
@@ -35,12 +40,18 @@ class Session:
         self._last = ROOT
         self._free: list[int] = []
 
+    @property
+    def data_max(self) -> int:
+        """The most bytes that one request reads or writes."""
+        return self.connection.msize - IOHDRSZ
+
     @classmethod
     async def begin(cls, dial: Dial, msize: int, aname: str, uname: str, uid: int) -> Self:
         """Connect, and attach to the export ``aname``.
 
         Raises:
-            OSError: it can not be reached, or refuses.
+            ConnectionError: there is no server now.
+            OSError: it refuses.
         """
         made = cls(await Connection.open(dial, msize))
         try:
@@ -50,6 +61,22 @@ class Session:
             raise
         return made
 
+    async def once(self, kind: type[Message], *fields: Any) -> Any:
+        """The reply to a request that, if it were made twice, would not do the same.
+
+        Raises:
+            OutcomeUnknownError: the connection ended meanwhile.
+            OSError: as :meth:`Connection.call`.
+        """
+        sent = self.connection.is_open
+        try:
+            return await self.call(kind, *fields)
+        except ConnectionError as lost:
+            if not sent:
+                raise
+            why = f"whether it was done is unknown: {lost.strerror}"
+            raise OutcomeUnknownError(errno.ECONNRESET, why) from lost
+
     @asynccontextmanager
     async def at(self, path: bytes, follow: bool = True) -> AsyncIterator[int]:
         """A fid for what :meth:`walk` finds, clunked at the end."""
@@ -57,7 +84,38 @@ class Session:
         try:
             yield fid
         finally:
-            await self.clunk(fid)
+            self.clunk(fid)
+
+    @asynccontextmanager
+    async def copy_of(self, fid: int) -> AsyncIterator[int]:
+        """Another fid for the same file, clunked at the end."""
+        copy = await self.copy(fid)
+        try:
+            yield copy
+        finally:
+            self.clunk(copy)
+
+    @asynccontextmanager
+    async def child_of(self, directory: int, name: bytes) -> AsyncIterator[int]:
+        """A fid for what has this name in a directory, clunked at the end."""
+        child, _ = await self._step(directory, [name])
+        try:
+            yield child
+        finally:
+            self.clunk(child)
+
+    @asynccontextmanager
+    async def parent_of(self, path: bytes) -> AsyncIterator[tuple[int, bytes]]:
+        """A fid for the directory that ``path`` is in, and its name there.
+
+        Raises:
+            OSError: EINVAL, it has no name: the root, or one that ends in ``..``.
+        """
+        *_, name = [b"", *names_of(path)]
+        if name in (b"", b".."):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
+        async with self.at(path.rstrip(b"/")[: -len(name)]) as fid:
+            yield fid, name
 
     async def walk(self, path: bytes, follow: bool = True) -> int:
         """A new fid for what is at ``path``; for a link itself if it is the last and not to follow.
@@ -72,27 +130,36 @@ class Session:
             if fid is not None and not links:
                 return fid
             if fid is not None:
-                await self.clunk(fid)
+                self.clunk(fid)
         return await self._walk_stepwise(names, follow)
 
-    async def clunk(self, fid: int) -> None:
-        """Forget a fid; the server does so even if it refuses."""
-        with suppress(ConnectionError):
-            try:
-                await self.call(Tclunk, fid)
-            finally:
-                self._free.append(fid)
+    async def copy(self, fid: int) -> int:
+        """A new fid for the same file."""
+        copy, _ = await self._step(fid, [])
+        return copy
+
+    def clunk(self, fid: int) -> None:
+        """Forget a fid."""
+        self.connection.post(lambda: self._free.append(fid), Tclunk, fid)
+
+    async def commit(self, fid: int) -> None:
+        """Forget a fid, and let the server say what became of the attribute that was written."""
+        try:
+            await self.call(Tclunk, fid)
+        except asyncio.CancelledError:
+            self.clunk(fid)  # it may still be there
+            raise
+        except OSError:
+            self._free.append(fid)
+            raise
+        self._free.append(fid)
 
     def new_fid(self) -> int:
-        """A number that no fid has; give it back by :meth:`clunk`, or by :meth:`unused`."""
+        """A number that no fid has; :meth:`clunk` gives it back."""
         if self._free:
             return self._free.pop()
         self._last += 1
         return self._last
-
-    def unused(self, fid: int) -> None:
-        """The server has not made a fid of this number."""
-        self._free.append(fid)
 
     async def _try(self, start: int, names: list[bytes]) -> tuple[int | None, list[Qid]]:
         """Walk as far as it goes: a fid if that is all of it, and the qids on the way."""
@@ -100,17 +167,22 @@ class Session:
         try:
             qids = (await self.call(Twalk, start, fid, names)).qids
         except OSError:
-            self.unused(fid)
+            self._free.append(fid)
+            raise
+        except asyncio.CancelledError:
+            self.clunk(fid)  # there may be one
             raise
         if len(qids) == len(names):
             return fid, qids
-        self.unused(fid)
+        self._free.append(fid)
+        if not 0 < len(qids) < len(names):
+            raise OSError(errno.EPROTO, f"{len(qids)} qids for {len(names)} names")
         return None, qids
 
     async def _step(self, start: int, names: list[bytes]) -> tuple[int, list[Qid]]:
-        """Walk by at most one name."""
+        """Walk by at most one name, which is refused or found."""
         fid, qids = await self._try(start, names)
-        assert fid is not None  # the first name is refused, or found
+        assert fid is not None
         return fid, qids
 
     async def _walk_stepwise(self, names: list[bytes], follow: bool) -> int:
@@ -118,28 +190,33 @@ class Session:
         rest = deque(names)
         links = 0
         here, _ = await self._step(ROOT, [])
-        while rest:
-            try:
+        try:
+            while rest:
                 there, (qid,) = await self._step(here, [rest.popleft()])
-            except OSError:
-                await self.clunk(here)
-                raise
-            if not qid.type & QTSYMLINK or not (rest or follow):
-                await self.clunk(here)
-                here = there
-                continue
-            try:
-                target: bytes = (await self.call(Treadlink, there)).target
-            finally:
-                await self.clunk(there)
-            links += 1
-            if links > LINKS_MAX or target.startswith(b"/"):
-                await self.clunk(here)
+                if not qid.type & QTSYMLINK or not (rest or follow):
+                    here, there = there, here
+                    self.clunk(there)
+                    continue
+                try:
+                    target: bytes = (await self.call(Treadlink, there)).target
+                finally:
+                    self.clunk(there)
+                links += 1
                 if links > LINKS_MAX:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(target))
-                here, _ = await self._step(ROOT, [])
-            rest.extendleft(reversed(names_of(target)))
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                if target.startswith(b"/"):
+                    there, here = here, (await self._step(ROOT, []))[0]
+                    self.clunk(there)
+                rest.extendleft(reversed(names_of(target)))
+        except BaseException:
+            self.clunk(here)
+            raise
         return here
+
+
+def normal(path: bytes) -> bytes:
+    """A path as others that lead the same way are written."""
+    return b"/" + b"/".join(names_of(path))
 
 
 def names_of(path: bytes) -> list[bytes]:
