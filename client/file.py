@@ -97,11 +97,11 @@ class File:
                     break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def read_all(self) -> bytes:
-        """All that is in it."""
+    async def read_all(self, offset: int = 0) -> bytes:
+        """All that is in it from ``offset`` on."""
         size = (await self.stat()).st_size
-        data = await self.pread(size, 0)
-        while more := await self.pread(self._fs.data_max, len(data)):
+        data = await self.pread(max(size - offset, 0), offset)
+        while more := await self.pread(self._fs.data_max, offset + len(data)):
             data += more
         return data
 

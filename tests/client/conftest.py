@@ -15,6 +15,7 @@ from tests.server.peer import store_of
 from tmpfs_core.mount import Mount
 
 from .cable import Cable
+from .serving import Serving, serving
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,3 +57,10 @@ async def fs(cable: Cable) -> AsyncIterator[FileSystem]:
     """The file system at the other end of the cable."""
     async with FileSystem(cable.address, patience=5) as fs:
         yield fs
+
+
+@pytest.fixture(name="serving")
+def serving_(mount: Mount, tmp_path: Path) -> Iterator[Serving]:
+    """A server in a thread."""
+    with serving(mount, tmp_path) as where:
+        yield where
