@@ -78,7 +78,7 @@ class XattrDraft:
             refuse(errno.EIO)
         if self.size or not (self.replace or self.name in xattr.ACLS):
             xattr.setxattr(node, self.name, bytes(self.value), cred, self.create, self.replace)
-        elif self.replace or self.name in (node.xattrs or ()):
+        else:
             xattr.removexattr(node, self.name, cred)
 
 

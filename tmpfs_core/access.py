@@ -41,9 +41,12 @@ def without_privilege_bits(mode: int, gid: int, cred: Cred) -> int:
     since Linux 6.2 (fs/attr.c: setattr_should_drop_sgid).
     """
     mode &= ~stat.S_ISUID
-    if mode & stat.S_IXGRP or (cred.checked and not cred.in_group(gid)):
-        mode &= ~stat.S_ISGID
-    return mode
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else without_foreign_sgid(mode, gid, cred)
+
+
+def without_foreign_sgid(mode: int, gid: int, cred: Cred) -> int:
+    """``mode`` less set-group-id if he is checked and not in the file's group (chmod(2))."""
+    return mode & ~stat.S_ISGID if cred.checked and not cred.in_group(gid) else mode
 
 
 def mode_after_write(mode: int, gid: int, cred: Cred) -> int:

@@ -23,8 +23,8 @@ READ: Final = 4
 WRITE: Final = 2
 EXECUTE: Final = 1
 
-#: In place of a time: the present (UTIME_NOW of utimensat(2)).
-NOW: Final = -1
+#: In place of a time: the present (UTIME_NOW of utimensat(2)); no message can tell this one.
+NOW: Final = 1 << 100
 
 
 def require_changes(cred: Cred) -> None:
@@ -112,7 +112,7 @@ def require_xattr(node: Node, cred: Cred, name: bytes, wanted: int) -> None:
 
     Raises:
         OSError: EROFS; EPERM, it is not his to change; ENODATA, nor to see; EACCES, he may not
-            read (or write) the node, or it can not have a default ACL.
+            read (or write) the node.
     """
     changes = bool(wanted & WRITE)
     if changes:
@@ -127,11 +127,10 @@ def require_xattr(node: Node, cred: Cred, name: bytes, wanted: int) -> None:
         if changes and node.is_dir and node.mode & stat.S_ISVTX and not _owns(node, cred):
             refuse(errno.EPERM)
         require(node, cred, wanted)
-    elif changes:
-        if name == acl.DEFAULT and not node.is_dir:
-            refuse(errno.EACCES)
-        if not (_owns(node, cred) if name in (acl.ACCESS, acl.DEFAULT) else root):
-            refuse(errno.EPERM)
+    elif name == acl.DEFAULT and not node.is_dir:
+        return  # there is none, and can not be any
+    elif changes and not (_owns(node, cred) if name in (acl.ACCESS, acl.DEFAULT) else root):
+        refuse(errno.EPERM)
 
 
 def sees(cred: Cred, name: bytes) -> bool:

@@ -16,7 +16,7 @@ from typing import Final
 
 from . import acl, permissions, xattr
 from . import vnode as vm
-from .access import Cred, mode_after_write, without_privilege_bits
+from .access import Cred, mode_after_write, without_foreign_sgid, without_privilege_bits
 from .cargo import Cargo
 from .directory import NAME_MAX, Dirent
 from .errors import refuse
@@ -370,8 +370,7 @@ def setattr(  # noqa: A001 the field's name for it
     if gid is not None:
         node.gid = gid
     if mode is not None:
-        if cred.checked and not cred.in_group(node.gid):
-            mode &= ~stat.S_ISGID
+        mode = without_foreign_sgid(mode, node.gid, cred)
         node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
         node.xattrs = xattrs
     node.ctime = now()
@@ -439,8 +438,8 @@ def _inherited(
         gid = directory.gid
         if stat.S_ISDIR(mode):
             mode |= stat.S_ISGID
-        elif cred.checked and mode & stat.S_IXGRP and not cred.in_group(gid):
-            mode &= ~stat.S_ISGID
+        elif mode & stat.S_IXGRP:
+            mode = without_foreign_sgid(mode, gid, cred)
     elif cred.checked and not cred.in_group(gid):
         gid = cred.gid
     default = (directory.xattrs or {}).get(acl.DEFAULT) if cred.checked else None

@@ -12,7 +12,7 @@ import stat
 from typing import Final
 
 from . import acl, permissions
-from .access import Cred
+from .access import Cred, without_foreign_sgid
 from .directory import NAME_MAX
 from .errors import refuse
 from .frames import FRAME
@@ -53,13 +53,18 @@ def setxattr(
 
     Raises:
         OSError: EEXIST, ENODATA; ERANGE, bad length of the name; E2BIG, of the value;
-            EOPNOTSUPP, EPERM: see :func:`_check_name`; EINVAL, no ACL; ENOSPC; see
-            :func:`.permissions.require_xattr`.
+            EOPNOTSUPP, EPERM: see :func:`_check_name`; EINVAL, no ACL; EACCES, a default ACL of
+            what is no directory; ENOSPC; see :func:`.permissions.require_xattr`.
     """
     _check_name(node, name, errno.EPERM)
     if len(value) > VALUE_MAX:
         refuse(errno.E2BIG)
     permissions.require_xattr(node, cred, name, permissions.WRITE)
+    if cred.checked and name in ACLS and value == acl.VERSION:  # an ACL without entries
+        removexattr(node, name, cred)
+        return
+    if name == acl.DEFAULT and not node.is_dir:
+        refuse(errno.EACCES)
     xattrs = node.xattrs or {}
     if create and name in xattrs:
         refuse(errno.EEXIST)
@@ -70,9 +75,7 @@ def setxattr(
     if cred.checked and name in ACLS:
         bits, plain = acl.mode_of(value)
         if name == acl.ACCESS:
-            mode = mode & ~0o777 | bits
-            if not cred.in_group(node.gid):
-                mode &= ~stat.S_ISGID
+            mode = without_foreign_sgid(mode & ~0o777 | bits, node.gid, cred)
             if plain:
                 del xattrs[name]
     _store(node, xattrs)
@@ -80,7 +83,9 @@ def setxattr(
 
 
 def removexattr(node: Node, name: bytes, cred: Cred) -> None:
-    """Remove an attribute.
+    """Remove an attribute; an ACL may also be there no more.
+
+    Without an access ACL the mode is set anew, as with one (posix_acl_update_mode()).
 
     Raises:
         OSError: ENODATA; EOPNOTSUPP, no such namespace; see :func:`.permissions.require_xattr`.
@@ -88,9 +93,12 @@ def removexattr(node: Node, name: bytes, cred: Cred) -> None:
     _check_name(node, name, errno.EPERM)
     permissions.require_xattr(node, cred, name, permissions.WRITE)
     xattrs = node.xattrs or {}
-    if name not in xattrs:
+    if name not in xattrs and name not in ACLS:
         refuse(errno.ENODATA)
-    _store(node, {key: value for key, value in xattrs.items() if key != name})
+    if name in xattrs:
+        _store(node, {key: value for key, value in xattrs.items() if key != name})
+    if name == acl.ACCESS:
+        node.mode = without_foreign_sgid(node.mode, node.gid, cred)
 
 
 def frames_of(xattrs: dict[bytes, bytes]) -> int:

@@ -36,15 +36,16 @@ class Process:
     def __init__(self, place: Path, *options: str, port: int = 0) -> None:
         self.path = place / "t9.sock"
         listen = ("--listen", f"tcp://127.0.0.1:{port}", "--listen", f"unix://{self.path}")
-        self._log = (place / "log").open("w+")
-        self._process = subprocess.Popen(
-            [*COMMAND, "serve", "--size", "64m", "--log-format", "json", *listen, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env={**ENVIRON, "PYTHONWARNINGS": "always"},
-        )
+        self._log = place / "log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*COMMAND, "serve", "--size", "64m", "--log-format", "json", *listen, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**ENVIRON, "PYTHONWARNINGS": "always"},
+            )
         self.pid = self._process.pid
         assert self._process.stdout is not None
         lines = [self._process.stdout.readline() for _ in range(2)]
@@ -71,15 +72,14 @@ class Process:
 
     def events(self) -> list[str]:
         """What it has logged until now; every line must be an event, and no warning."""
-        self._log.seek(0)
-        return [json.loads(line)["event"] for line in self._log]
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        return [json.loads(line)["event"] for line in whole.splitlines()]
 
     def close(self) -> None:
         assert self._process.stdout is not None
         self._process.kill()
         self._process.wait(GUARD)
         self._process.stdout.close()
-        self._log.close()
 
 
 def begin(sock: socket.socket) -> None:

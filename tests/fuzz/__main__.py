@@ -4,6 +4,8 @@ Rules of this file:
 
 * It begins with the corpus beside it, and keeps what it learns in a folder of its own
   (``build/fuzz``), from where the next run goes on.  A finding is written there, too.
+* The corpus beside it is the seeds, and the few other inputs that reach what these do not (as
+  libFuzzer's ``-merge=1 -use_counters=0`` chooses them).
 * Of an input, either some steps change as the grammar has it, or bytes as libFuzzer does it.
 * Messages are counted as the sessions take them: whole frames, whether they are answered, refused
   or wait; not those behind a frame that ends the connection.

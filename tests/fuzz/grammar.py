@@ -18,7 +18,7 @@ from server.wire.codec import HEADER, MESSAGES, Message
 from tests.server.strategies import kinds
 from tmpfs_core.frames import BLOCK, FRAME
 
-from .steps import CONNECTIONS, GRAIN, Op, Step, decode, encode, feed
+from .steps import CONNECTIONS, GRAIN, USERS, Op, Step, decode, encode, feed
 
 FILES, PLACES, ATTRIBUTES = (1, 2, 3), (4, 5), (6, 7)
 NAMES = (b"a", b"b", b"c", b"d", b"..", b".", b"", b"a/b", b"n\0", b"x" * 255, b"x" * 256)
@@ -69,7 +69,7 @@ BY_NAME: dict[str, Choice] = {
     **dict.fromkeys(("atime_nsec", "mtime_nsec"), _of(0, 1, 10**9 - 1, 10**9)),
     **dict.fromkeys(("atime_sec", "mtime_sec"), _of(0, 1, -1, LAST, -LAST - 1)),
     "afid": _of(c.NOFID),
-    "aname": _of(b"", b"/", b"", b"nowhere"),
+    "aname": _of(b"", b"/", b"ro", b"checked", b"fixed", b"more", b"/more", b"nowhere"),
     "client_id": _of(b"one", b"two"),
     "count": lambda dice: dice.choice((*EDGES, c.NOFID)),
     "data": lambda dice: dice.randbytes(dice.choice((0, 1, 7, 60))),
@@ -77,7 +77,7 @@ BY_NAME: dict[str, Choice] = {
     "gid": _of(0, 1, c.NOFID),
     "mode": _of(*MODES),
     "msize": _of(1 << 20, 1 << 20, 65536, 8192, 4096, 0),
-    "n_uname": _of(0, 1000, c.NONUNAME),
+    "n_uname": _of(*USERS, c.NONUNAME),
     "oldtag": lambda dice: dice.randrange(8),
     "proc_id": _of(1, 2),
     "valid": lambda dice: dice.choice((dice.choice(SETATTR), c.SETATTR_SIZE, dice.getrandbits(10))),
@@ -126,9 +126,9 @@ def frames(dice: Random) -> bytes:
     return b"".join(message(dice).frame(dice.randrange(8)) for _ in range(count))
 
 
-def begun(conn: int) -> Step:
-    """A new session, with fid 0 as root."""
-    attach = m.Tattach(0, c.NOFID, b"", b"", 0).frame(1)
+def begun(conn: int, aname: bytes = b"") -> Step:
+    """A new session, with fid 0 as the root of an export."""
+    attach = m.Tattach(0, c.NOFID, b"", aname, USERS[conn]).frame(1)
     return feed(m.Tversion(1 << 20, c.VERSION).frame(c.NOTAG) + attach, conn)
 
 
@@ -162,9 +162,11 @@ def steps(dice: Random) -> list[Step]:
     if pick < 0.78:
         return large_write(dice, conn)
     if pick < 0.82:
-        return [begun(conn)]
+        return [begun(conn, BY_NAME["aname"](dice))]
     if pick < 0.84:
         return [Step(Op.CLOSE, conn), begun(conn)]
+    if pick < 0.85:
+        return [Step(Op.EXPORT)]
     if pick < 0.87:
         return [Step(Op.PAGE_OUT), Step(Op.SETTLE)]
     return [

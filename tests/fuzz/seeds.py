@@ -12,11 +12,11 @@ from server.wire.codec import Message
 from tmpfs_core.frames import BLOCK
 
 from .grammar import begun
-from .steps import GRAIN, Op, Step, encode, feed
+from .steps import GRAIN, USERS, Op, Step, encode, feed
 
 CORPUS = Path(__file__).parent / "corpus"
 MIB = 1 << 20
-SETTLE, PAGE_OUT = Step(Op.SETTLE), Step(Op.PAGE_OUT)
+SETTLE, PAGE_OUT, EXPORT = Step(Op.SETTLE), Step(Op.PAGE_OUT), Step(Op.EXPORT)
 
 
 def ask(*requests: Message, conn: int = 0) -> Step:
@@ -45,6 +45,34 @@ def setattr_of(fid: int, valid: int, size: int = 0) -> Message:
 def lock(kind: int, proc_id: int, flags: int = 0) -> Message:
     return m.Tlock(1, kind, flags, 0, 0, proc_id, b"one")
 
+
+def attach(fid: int, aname: bytes, conn: int = 0) -> Message:
+    return m.Tattach(fid, c.NOFID, b"", aname, USERS[conn])
+
+
+#: Every kind of change, to what fid 4 is the directory of.
+CHANGES = [
+    *(m.Twalk(4, fid, [name]) for fid, name in ((1, b"a"), (2, b"b"), (3, b"a"))),
+    m.Tmkdir(4, b"x", 0o755, 0),
+    m.Tsymlink(4, b"x", b"a", 0),
+    m.Tmknod(4, b"x", 0o10644, 0, 0, 0),
+    m.Tlink(4, 1, b"x"),
+    m.Trename(1, 4, b"x"),
+    m.Trenameat(4, b"b", 4, b"x"),
+    m.Tunlinkat(4, b"a", 0),
+    m.Tunlinkat(4, b"b", c.AT_REMOVEDIR),
+    setattr_of(1, 0x1FF, 5),
+    m.Tlopen(3, c.O_RDWR),
+    m.Tlopen(3, c.O_RDONLY | c.O_TRUNC),
+    m.Tlopen(3, c.O_RDONLY),
+    m.Twrite(3, 0, b"changed"),
+    m.Tread(3, 0, 100),
+    m.Txattrcreate(1, b"user.a", 1, 0),
+    m.Twrite(1, 0, b"x"),
+    m.Tclunk(1),
+    m.Tlcreate(4, b"x", c.O_RDWR, 0o644, 0),
+    m.Tremove(2),
+]
 
 WAIT = lock(c.LOCK_TYPE_WRLCK, 2, c.LOCK_FLAGS_BLOCK)
 
@@ -168,6 +196,71 @@ SEEDS: dict[str, list[Step]] = {
         SETTLE,
         create(2, b"b"),
         ask(m.Twrite(2, 0, b"no space?"), m.Tremove(1), m.Tremove(2)),
+    ],
+    "read-only": [
+        create(1, b"a"),
+        ask(m.Tmkdir(0, b"b", 0o755, 0), m.Tclunk(1), attach(4, b"ro"), *CHANGES),
+    ],
+    "checked": [
+        create(1, b"a"),
+        ask(m.Tmkdir(0, b"b", 0o755, 0), m.Tclunk(1), attach(4, b"checked"), *CHANGES),
+    ],
+    "fixed": [
+        ask(attach(4, b"fixed"), *CHANGES),
+        begun(0, b"fixed"),
+        ask(m.Tlopen(0, c.O_RDONLY), m.Treaddir(0, 0, 4096), m.Twalk(0, 1, [b"c"])),
+        ask(m.Txattrwalk(1, 6, b"user.a"), m.Txattrwalk(1, 7, b""), m.Tread(6, 0, 100)),
+        ask(m.Tlopen(1, c.O_RDONLY), m.Tread(1, 0, 4096), m.Twalk(0, 2, [b"d", b"a"])),
+        ask(m.Treadlink(2), m.Twalk(0, 3, [b"d"]), m.Tlopen(3, c.O_RDONLY)),
+    ],
+    "another-user": [
+        create(1, b"a"),
+        ask(m.Tmkdir(0, b"b", 0o755, 0)),
+        begun(3),
+        ask(m.Twalk(0, 4, []), *CHANGES, conn=3),
+        ask(attach(5, b"", 0), m.Tlcreate(0, b"c", c.O_RDWR, 0o600, 0), conn=3),
+        ask(attach(4, b"checked", 3), m.Tattach(5, c.NOFID, b"root", b"", c.NONUNAME), conn=3),
+        ask(m.Twrite(0, 0, b"mine"), setattr_of(0, 0x1FF, 2), m.Tremove(0), conn=3),
+    ],
+    "tight-limits": [
+        begun(1),
+        ask(*(m.Twalk(0, fid, []) for fid in range(1, 8)), conn=1),
+        ask(m.Tclunk(4), m.Tlcreate(1, b"a", c.O_RDWR, 0o644, 0), conn=1),
+        ask(*(m.Tlock(1, 1, 0, at, 1, 1, b"one") for at in (0, 2, 4, 2)), conn=1),
+        ask(m.Tlock(1, c.LOCK_TYPE_UNLCK, 0, 0, 3, 1, b"one"), conn=1),
+        ask(m.Txattrcreate(2, b"user.a", 60, 0), m.Txattrcreate(3, b"user.b", 60, 0), conn=1),
+        *write(1, 0, 10 * BLOCK, conn=1),
+        SETTLE,
+        PAGE_OUT,
+        SETTLE,
+        ask(*(m.Tread(1, at * BLOCK, BLOCK) for at in range(4)), conn=1),
+        ask(*(m.Tmkdir(0, name, 0o755, 0) for name in (b"b", b"c")), conn=1),
+        ask(m.Twalk(0, 5, [b"b"]), m.Tmkdir(5, b"b", 0o755, 0), m.Twalk(5, 5, [b"b"]), conn=1),
+        ask(m.Tmkdir(5, b"b", 0o755, 0), m.Twalk(5, 5, [b"b"]), m.Tmkdir(5, b"b", 0, 0), conn=1),
+    ],
+    "export-removed": [
+        EXPORT,
+        begun(0, b"more"),
+        *swapped(),
+        ask(m.Twalk(0, 4, []), m.Txattrcreate(4, b"user.a", 9, 0), lock(c.LOCK_TYPE_WRLCK, 1)),
+        feed(WAIT.frame(30) + m.Tread(1, 0, MIB).frame(31)),
+        EXPORT,
+        Step(Op.RUN, number=35),
+        ask(m.Tread(1, 0, 9), m.Twrite(4, 0, b"value"), m.Tstatfs(0), attach(5, b"more")),
+        SETTLE,
+        EXPORT,
+        ask(m.Tclunk(0), m.Tclunk(4), attach(0, b"more"), m.Tmkdir(0, b"a", 0o755, 0)),
+    ],
+    "export-removed-during-a-large-write": [
+        EXPORT,
+        begun(0, b"more"),
+        create(1, b"a"),
+        *write(1, 0, 10 * BLOCK)[:1],
+        Step(Op.FILL, 0, 5000),
+        EXPORT,
+        SETTLE,
+        Step(Op.FILL, 0, 10 * BLOCK // GRAIN),
+        ask(m.Tread(1, 0, 9)),
     ],
     "versions": [
         ask(m.Tversion(8192, b"9P2000")),

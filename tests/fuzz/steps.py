@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 _HEAD = Struct("<BH")
 
-#: How many connections there are.
-CONNECTIONS = 3
+#: How many connections there are: three of root, of which one has tight limits and one does not
+#: wait for locks, and one of another user.
+CONNECTIONS = 4
+#: Who they are.
+USERS = (0, 0, 0, 1000)
 #: A FILL feeds as many bytes for each that it counts.
 GRAIN = 16
 
@@ -28,6 +31,7 @@ class Op(IntEnum):
     SETTLE = 3  # everything runs that can
     PAGE_OUT = 4  # page-out begins, of all that there is
     CLOSE = 5  # the connection ends, and a new one takes its place
+    EXPORT = 6  # the export "more" comes, or goes
 
 
 class Step(NamedTuple):

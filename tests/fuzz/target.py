@@ -8,10 +8,14 @@ Rules of this file:
 * What must hold: bytes end in replies or in a ProtocolError; each request is answered once, and by
   what may answer it (flush(5) excepted); nothing is logged as an error; no step goes on for ever;
   the file system is whole; and when all have left and all files are deleted, nothing is held.
+* What nobody may see is in free slots of swap, in the memory that is kept for large writes, and in
+  files of the export "fixed" that only root may read, who is squashed there: no reply shows it.
+  Nor does anything change there, as it is read-only.
 """
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -21,24 +25,29 @@ from structlog.testing import capture_logs
 
 from server import pager
 from server.errors import ProtocolError
+from server.exports import Export
 from server.fids import Client
-from server.pager import Pager
+from server.identity import Peer
+from server.limits import Limits
+from server.room import Room
 from server.session import Session
+from server.store import Store
 from server.wire import messages as m
 from server.wire.codec import HEADER, MESSAGES, Malformed, Message, parse
 from server.wire.constants import MSIZE_MIN
-from tests.server.peer import Stream, client_of, room_of
+from tests.server.peer import Stream
 from tests.tmpfs_core.paging import pattern, swap_file
-from tests.tmpfs_core.support import no_berth_is_taken
-from tmpfs_core import vnops
+from tests.tmpfs_core.support import make_file, no_berth_is_taken
+from tmpfs_core import vnops, xattr
 from tmpfs_core.access import ROOT
+from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.mount import Mount
-from tmpfs_core.node import DirNode
+from tmpfs_core.node import DirNode, Node
 from tmpfs_core.swap import Swap
 from tmpfs_core.vnode import NotResident
 
-from .steps import CONNECTIONS, GRAIN, Op, Step, decode
+from .steps import CONNECTIONS, GRAIN, USERS, Op, Step, decode
 
 MSIZE = 1 << 20
 #: Frames of RAM and of swap: half of the RAM is kept to read into, so a MiB spills.
@@ -50,9 +59,19 @@ FILLED_MAX = 4 << 20
 #: Turns of the loop within which everything that goes on by itself must have ended.
 TURNS = 20_000
 #: Seconds that a blocking lock request waits, by connection: without end, or not at all.
-LOCK_WAIT = (1e9, 1e9, 0.0)
+LOCK_WAIT = (1e9, 1e9, 0.0, 1e9)
+#: What each connection may hold, and all together: what clients keep, and requests that wait.
+TIGHT = Limits(max_fids=6, max_locks=2, max_xattr_bytes=80, max_requests=2, max_request_bytes=BLOCK)
+LIMITS = (Limits(), TIGHT, Limits(), Limits())
+STATE, REQUESTS = 1 << 17, 1 << 17
+#: Directories below one another.
+DEPTH = 3
+#: Blocks of old bytes at the beginning of swap, and in the memory that is kept for large writes.
+OLD = 12
 
 FILL = pattern(0, FILLED_MAX)
+SECRET = b"nobody may see.."
+SECRETS = SECRET * (BLOCK // len(SECRET))
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,16 +115,20 @@ class Request(NamedTuple):
 class Wire:
     """A connection without a socket."""
 
-    def __init__(self, world: "World", lock_wait: float) -> None:
-        self.client: Client = client_of(world.mount, lock_wait)
+    def __init__(self, world: "World", conn: int) -> None:
+        lock_wait = LOCK_WAIT[conn]
+        uid = USERS[conn]
+        peer = Peer(f"peer {conn}", uid, trusted=not uid, address=None)
+        exports = world.store.exports
+        self.client = Client(exports, peer, lock_wait, LIMITS[conn], world.state)
         self.session = Session(
             self.client,
             MSIZE,
             world.loop.create_task,
             world.provide_now,
-            world.pager.provide,
+            world.store.provide,
             self._replied,
-            room_of(),
+            world.requests,
         )
         self.pending: dict[int, Request] = {}
         self._world = world
@@ -205,6 +228,7 @@ class Wire:
     def _collect(self) -> list[tuple[int, Message]]:
         data = b"".join(self.session.out)
         self.session.out.clear()
+        assert SECRET not in data, "what nobody may see is shown"
         return self._stream.cut(data)
 
     def _answered(self, requests: list[Request]) -> None:
@@ -253,7 +277,7 @@ def check_reply(request: Request, reply: Message) -> None:
 
 
 class World:
-    """A file system that spills, and its connections.
+    """File systems that spill, what is exported of them, and the connections.
 
     Attributes:
         messages: how many whole requests the sessions have taken.
@@ -264,22 +288,55 @@ class World:
         self.messages = 0
         self.swap = Swap([swap_file(SWAP)])
         self.memory = Memory(RAM, self.swap)
-        self.mount = Mount(SIZE << 12, INODES, memory=self.memory)
-        self.pager = loop.run_until_complete(self._make_pager())
+        self.mount = self._make_mount()
+        self._fixed = self._make_mount()
+        self._removed: list[Mount] = []
+        self._removal: asyncio.Task[None] | None = None
+        self.store = loop.run_until_complete(self._make_store())
+        self._hide_secrets()
+        self._as_it_was = look(self._fixed.root)
+        self.state = Room(STATE, loop.call_soon)
+        self.requests = Room(REQUESTS, loop.call_soon)
         self._cached = False
         self._filled = 0
         self._failures: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: self._failures.append(context))
-        self._wires = [Wire(self, LOCK_WAIT[conn]) for conn in range(CONNECTIONS)]
+        self._wires = [Wire(self, conn) for conn in range(CONNECTIONS)]
 
-    async def _make_pager(self) -> Pager:
-        made = Pager(self.memory)
+    def _make_mount(self) -> Mount:
+        return Mount(SIZE << 12, INODES, memory=self.memory, max_depth=DEPTH)
+
+    async def _make_store(self) -> Store:
+        made = Store(self.memory, DEPTH)
+        self._pager = made._pagers[self.memory]
         self._disk = Disk()
-        made._threads = self._disk  # type: ignore[assignment] # all it needs of them
+        self._pager._threads = self._disk  # type: ignore[assignment] # all it needs of them
+        made.put(Export("", self.mount))
+        made.put(Export("ro", self.mount, readonly=True))
+        made.put(Export("checked", self.mount, permissions="server"))
+        made.put(Export("fixed", self._fixed, readonly=True, squash="all"))
         return made
 
+    def _hide_secrets(self) -> None:
+        """Put what nobody may see where old bytes are, and where only root may read."""
+        os.pwrite(self.swap.files[0].fd, SECRETS * OLD, 0)
+        berths = self.memory.arena.berth(OLD)
+        assert berths is not None
+        for berth in berths:
+            berth.mem[:] = SECRETS
+        self.memory.arena.leave(berths)
+        root = self._fixed.root
+        make_file(self._fixed, b"a", b"for all to read")
+        hidden = make_file(self._fixed, b"c", SECRETS[:FRAME])
+        xattr.setxattr(hidden, b"user.a", SECRET, ROOT)
+        vnops.setattr(hidden, ROOT, mode=0o600)
+        vnops.mkdir(vnops.mkdir(root, b"b", 0o755, ROOT, 0).node, b"b", 0o755, ROOT, 0)
+        below = vnops.mkdir(root, b"d", 0o711, ROOT, 0).node
+        vnops.symlink(below, b"a", SECRET, ROOT, 0)
+        vnops.setattr(below, ROOT, mode=0o600)
+
     def provide_now(self, absent: NotResident) -> bool:
-        return self._cached and self.pager.provide_now(absent)
+        return self._cached and self.store.provide_now(absent)
 
     def do(self, step: Step) -> None:
         """Carry out a step."""
@@ -300,12 +357,26 @@ class World:
             self.settle()
         elif step.op is Op.PAGE_OUT:
             self.memory.retry()
-            self.pager._goal = self.memory.ram.limit
-            self.pager._clean()
+            self._pager._goal = self.memory.ram.limit
+            self._pager._clean()
+        elif step.op is Op.EXPORT:
+            self._come_or_go()
         else:
             wire.close()
-            self._wires[step.conn] = Wire(self, LOCK_WAIT[step.conn])
+            self._wires[step.conn] = Wire(self, step.conn)
         self._check_failures()
+
+    def _come_or_go(self) -> None:
+        """Make or remove the export "more", unless it is being removed."""
+        if self._removal is not None:
+            if not self._removal.done():
+                return
+            self._removal.result()
+        if "more" in self.store.exports:
+            self._removed.append(self.store.exports.get(b"more").mount)
+            self._removal = self.loop.create_task(self.store.remove("more", force=True))
+        else:
+            self.store.put(Export("more", self._make_mount()))
 
     def _turn(self) -> None:
         """One turn of the loop."""
@@ -326,25 +397,34 @@ class World:
         self.settle()
         for wire in self._wires:
             wire.check()
+        if "more" in self.store.exports:
+            self._come_or_go()
+            self.settle()
         for wire in self._wires:
             wire.close()
         self.settle()
+        if self._removal is not None:
+            self._removal.result()
         self._check_failures()
-        self.mount.check()
-        assert not self.mount.orphans
         assert not self.memory.active
         assert not any(wire.client.fids or wire.session._held for wire in self._wires)
+        assert not any(export.clients for export in self.store.exports)
+        assert (self.state.free, self.requests.free) == (STATE, REQUESTS)
         assert no_berth_is_taken(self.memory.arena), "a berth is left"
-        self._delete(self.mount.root)
-        self.mount.check()
-        assert self.mount.inodes.used == 1
-        assert self.mount.blocks.used == self.mount.root.xattr_frames
+        assert look(self._fixed.root) == self._as_it_was, "what is read-only was changed"
+        for mount in (self.mount, self._fixed, *self._removed):
+            mount.check()
+            assert not mount.orphans
+            self._delete(mount.root)
+            mount.check()
+            assert mount.inodes.used == 1
+            assert mount.blocks.used == mount.root.xattr_frames
         assert self.memory.ram.used == self.memory.swapped == self.swap.used == 0
         for file in self.swap.files:
             file.check()
 
     def close(self) -> None:
-        self.loop.run_until_complete(self.pager.close())
+        self.loop.run_until_complete(self.store.close())
         self.swap.close()
 
     def _delete(self, directory: DirNode) -> None:
@@ -358,6 +438,15 @@ class World:
     def _check_failures(self) -> None:
         for failure in self._failures:
             raise AssertionError(failure["message"]) from failure.get("exception")
+
+
+def look(node: Node) -> list[Any]:
+    """All that a client may change of a node, and of all below it."""
+    told: list[Any] = [node.mode, node.uid, node.gid, node.nlink, node.size, node.version]
+    told += [node.mtime, node.ctime, node.blocks, node.xattrs]
+    if isinstance(node, DirNode):
+        told += [[entry.name, *look(entry.node)] for entry in node.entries.after(0)]
+    return told
 
 
 def run(data: bytes, loop: asyncio.AbstractEventLoop) -> int:

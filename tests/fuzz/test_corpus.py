@@ -9,11 +9,13 @@ import pytest
 
 from server import pager
 from server.fids import Client
-from server.handlers import HANDLERS
+from server.handlers import HANDLERS, qid_of
 from server.wire import messages as m
+from tmpfs_core.access import ROOT
 
 from . import grammar, target
-from .seeds import CORPUS, corpus
+from .seeds import CORPUS, SEEDS, corpus
+from .steps import Step, encode
 
 
 @pytest.fixture
@@ -26,13 +28,14 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CORPUS.iterdir()))
 def test_an_input_of_the_corpus(loop: asyncio.AbstractEventLoop, name: str) -> None:
-    assert target.run((CORPUS / name).read_bytes(), loop)
+    target.run((CORPUS / name).read_bytes(), loop)  # it asserts what must hold
 
 
-def test_the_seeds_are_in_the_corpus() -> None:
+def test_the_seeds_are_in_the_corpus(loop: asyncio.AbstractEventLoop) -> None:
     """``python -m tests.fuzz.seeds`` writes them."""
     for name, data in corpus().items():
         assert (CORPUS / name).read_bytes() == data
+        assert target.run(data, loop) > 0  # messages
 
 
 def test_inputs_of_the_grammar(loop: asyncio.AbstractEventLoop) -> None:
@@ -68,6 +71,21 @@ def takes_a_berth(client: Client, tag: int, *fields: Any) -> bytes:
     return m.Rread.pack(tag, b"")
 
 
+def shows_old_bytes(client: Client, tag: int, *fields: Any) -> bytes:
+    arena = client.get(0).node.mount.memory.arena
+    berths = arena.berth(1)
+    assert berths is not None
+    arena.leave(berths)
+    return m.Rread.pack(tag, berths[0].mem[:100])
+
+
+def attaches_as_root(client: Client, tag: int, fid: int, *fields: Any) -> bytes:
+    """Whatever the export says."""
+    export = client.exports.get(fields[2])
+    client.attach(fid, export, ROOT)
+    return m.Rattach.pack(tag, qid_of(export.mount.root))
+
+
 async def for_ever(tag: int) -> bytes:
     while tag < 1 << 16:  # noqa: ASYNC110 it waits for nothing
         await asyncio.sleep(0)
@@ -87,6 +105,7 @@ async def never(tag: int) -> bytes:
         (answers_somebody_else, "which asked nothing"),
         (answers_too_much, "<5000 bytes>. to Request"),
         (takes_a_berth, "a berth is left"),
+        (shows_old_bytes, "what nobody may see is shown"),
         (lambda client, tag, *fields: for_ever(tag), "no end of it"),
         (lambda client, tag, *fields: never(tag), "no reply to"),
     ],
@@ -103,3 +122,18 @@ def test_a_wrong_handler_is_found(
     for task in asyncio.all_tasks(loop):
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        (SEEDS["fixed"][1:], "what nobody may see is shown"),
+        (SEEDS["fixed"][:1], "what is read-only was changed"),
+    ],
+)
+def test_permissions_that_are_not_checked_are_found(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch, steps: list[Step], found: str
+) -> None:
+    monkeypatch.setitem(HANDLERS, m.Tattach.TYPE, (m.Tattach.call, attaches_as_root))
+    with pytest.raises(AssertionError, match=found):
+        target.run(encode([grammar.begun(0), *steps]), loop)

@@ -304,9 +304,12 @@ MakePeer = Callable[..., Peer]
 
 
 @contextmanager
-def peers_of(mount: Mount) -> Iterator[MakePeer]:
-    """Peers of one file system; when they are gone, nothing may be left of what they held."""
-    with asyncio.Runner(debug=True) as runner:
+def peers_of(mount: Mount, debug: bool = True) -> Iterator[MakePeer]:
+    """Peers of one file system; when they are gone, nothing may be left of what they held.
+
+    Their loop notices calls from the wrong thread, which takes several times as long, if ``debug``.
+    """
+    with asyncio.Runner(debug=debug) as runner:
         made: list[Peer] = []
 
         def make(

@@ -63,13 +63,21 @@ def file(peer: Peer) -> int:
 # Reading and writing
 
 
-@pytest.mark.parametrize(
-    "name", [b"user.a", b"trusted.a", b"security.selinux", ACL, b"system.posix_acl_default"]
-)
+@pytest.mark.parametrize("name", [b"user.a", b"trusted.a", b"security.selinux", ACL])
 def test_an_attribute_of_each_namespace(peer: Peer, file: int, name: bytes) -> None:
     setxattr(peer, file, name, b"value")
     assert getxattr(peer, file, name) == b"value"
     assert listxattr(peer, file) == [name]
+
+
+def test_only_a_directory_has_a_default_acl(peer: Peer, file: int) -> None:
+    directory = peer.mkdir(b"d")
+    setxattr(peer, directory, b"system.posix_acl_default", b"value")
+    assert getxattr(peer, directory, b"system.posix_acl_default") == b"value"
+    clone = draft(peer, file, b"system.posix_acl_default", 5)
+    peer.write(clone, b"value")
+    with raises_errno(errno.EACCES):
+        peer.clunk(clone)
 
 
 def test_attributes_are_set_and_read_through_an_open_fid_as_well(peer: Peer, file: int) -> None:

@@ -6,7 +6,9 @@ import errno
 import os
 import pwd
 import socket
+import stat
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +25,9 @@ from server.limits import Limits
 from server.listener import ListenError, Server
 from server.wire import constants as c
 from server.wire import messages as m
+from tests.tmpfs_core.support import put
+from tmpfs_core import vnops
+from tmpfs_core.access import ROOT as SUPERUSER
 from tmpfs_core.mount import Mount
 
 from .peer import ROOT, SocketPeer, raises_errno, store_of
@@ -211,31 +216,84 @@ def test_refusals_are_counted_while_they_are_not_logged(monkeypatch: pytest.Monk
     assert [line["more_since_the_last"] for line in logs] == [0, 3]
 
 
+#: Becomes the user, connects, and hands the connected socket to who started it.
+AS_USER = """
+import os, socket, sys
+uid, family, address = sys.argv[1:]
+with socket.socket(fileno=0) as starter:
+    os.setgroups([]); os.setgid(int(uid)); os.setuid(int(uid))
+    sock = socket.socket(int(family))
+    sock.connect(eval(address))
+    socket.send_fds(starter, [b"x"], [sock.fileno()])
+"""
+
+
 async def peer_of_user(address: Tcp | Unix, uid: int) -> SocketPeer:
-    """A peer whose socket this user has made."""
-    family = socket.AF_UNIX if isinstance(address, Unix) else socket.AF_INET
-    os.seteuid(uid)
-    try:
-        sock = socket.socket(family)
-        sock.connect(address.path if isinstance(address, Unix) else (address.host, address.port))
-    finally:
-        os.seteuid(0)
-    return SocketPeer(*await asyncio.open_connection(sock=sock))
+    """A peer whose socket a process of this user has made."""
+    unix = isinstance(address, Unix)
+    family = int(socket.AF_UNIX if unix else socket.AF_INET)
+    name = address.path if isinstance(address, Unix) else (address.host, address.port)
+    ours, its = socket.socketpair()
+    with ours, its:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-c", AS_USER, str(uid), str(family), repr(name)),
+            stdin=its.fileno(),
+        )
+        assert await process.wait() == 0
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    return SocketPeer(*await asyncio.open_connection(sock=socket.socket(fileno=fds[0])))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("kind", ["unix", "tcp"])
-async def test_every_user_may_connect_and_attaches_as_himself(server: Server, kind: str) -> None:
+@pytest.fixture(params=["unix", "tcp"])
+async def confined(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[SocketPeer]:
+    """A peer of another user of this machine, whose version is agreed on."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        bound = server.listen(Unix(f"{folder}/t9.sock") if kind == "unix" else ANY_PORT)
-        peer = await peer_of_user(bound, DAEMON)
-    await peer.call(m.Tversion(8192, c.VERSION), c.NOTAG)
+        unix = Unix(f"{folder}/t9.sock")
+        peer = await peer_of_user(
+            server.listen(unix if request.param == "unix" else ANY_PORT), DAEMON
+        )
+        await peer.call(m.Tversion(8192, c.VERSION), c.NOTAG)
+        yield peer
+        await peer.close()
+
+
+async def test_every_user_may_connect_and_attaches_as_himself(confined: SocketPeer) -> None:
     for uid in (0, DAEMON + 1):
         with raises_errno(errno.EPERM):
-            await peer.call(m.Tattach(ROOT, c.NOFID, b"", b"", uid))
-    await peer.call(m.Tattach(ROOT, c.NOFID, b"", b"", DAEMON))
-    await peer.close()
+            await confined.call(m.Tattach(ROOT, c.NOFID, b"", b"", uid))
+    for name in (b"root", b"nobody"):
+        with raises_errno(errno.EPERM):
+            await confined.call(m.Tattach(ROOT, c.NOFID, name, b"", c.NONUNAME))
+    await confined.call(m.Tattach(ROOT, c.NOFID, b"", b"", DAEMON))
+
+
+async def test_a_user_has_his_own_files_and_those_of_his_groups_and_no_others(
+    confined: SocketPeer, mount: Mount
+) -> None:
+    mount.root.mode = stat.S_IFDIR | 0o1777
+    group = pwd.getpwuid(DAEMON).pw_gid
+    for name, mode, gid in ((b"secret", 0o600, group), (b"shared", 0o640, group)):
+        file = vnops.create(mount.root, name, mode, SUPERUSER, gid).node
+        put(file, b"data")
+    await confined.call(m.Tattach(ROOT, c.NOFID, b"", b"", DAEMON))
+    for name, flags in ((b"secret", c.O_RDONLY), (b"secret", c.O_RDWR), (b"shared", c.O_RDWR)):
+        with raises_errno(errno.EACCES):
+            await confined.open(name, flags)
+    for name in (b"secret", b"shared"):
+        with raises_errno(errno.EPERM):
+            await confined.call(m.Tunlinkat(ROOT, name, 0))
+    shared = await confined.open(b"shared", c.O_RDONLY)
+    assert (await confined.call(m.Tread(shared, 0, 10))).data == b"data"
+    own = await confined.create(b"own", b"mine")
+    assert (await confined.call(m.Tread(own, 0, 10))).data == b"mine"
+    attributes = await confined.call(m.Tgetattr(own, c.GETATTR_BASIC))
+    assert (attributes.uid, attributes.gid) == (DAEMON, group)
+    with raises_errno(errno.EPERM):
+        await confined.call(m.Tsetattr(own, c.SETATTR_UID, 0, 0, 0, 0, 0, 0, 0, 0))
+    await confined.call(m.Tunlinkat(ROOT, b"own", 0))
 
 
 # Addresses that can not be

@@ -228,6 +228,10 @@ def test_a_signal_ends_the_connections_too() -> None:
         (["serve", "--config", "/missing.toml"], "tmpfs9p: --config: /missing.toml: No such file"),
         (["serve", "--listen", "unix:///missing/t9"], "tmpfs9p: unix:///missing/t9: No such file"),
         (["serve", "--listen", "tcp://a..b:1"], "tmpfs9p: tcp://a..b:1: "),
+        (
+            ["serve", "--size", "1m", "--listen", "tcp://0.0.0.0:0"],
+            "tmpfs9p: tcp://0.0.0.0:0: others than this machine could connect; say who may",
+        ),
         (["serve", "--size", "16777216t"], "tmpfs9p: --size: "),
         (["serve", "--size", "9" * 30], "tmpfs9p: --size: "),
         (["serve", "--size", "8m", "--ram", "1m"], "tmpfs9p: --ram: 1048576 is less than --size"),

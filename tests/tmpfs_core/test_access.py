@@ -2,7 +2,13 @@
 
 import pytest
 
-from tmpfs_core.access import ROOT, Cred, mode_after_write, without_privilege_bits
+from tmpfs_core.access import (
+    ROOT,
+    Cred,
+    mode_after_write,
+    without_foreign_sgid,
+    without_privilege_bits,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,4 @@ def test_root_is_user_0_whatever_object_says_so() -> None:
 )
 def test_who_is_checked_keeps_set_group_id_only_in_the_group(cred: Cred, after: int) -> None:
     assert without_privilege_bits(0o6644, 5, cred) == after
+    assert without_foreign_sgid(0o2644, 5, cred) == after
