@@ -82,6 +82,10 @@ class File:
 
     async def close(self) -> None:
         """Let go of it, and of its locks; more than once does nothing."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close it: nothing need be waited for."""
         if not self._closed:
             self._closed = True
             self._fs.left(self)

@@ -8,7 +8,7 @@ Rules of this file:
 
 import os
 import stat
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import IO, Any, TypeVar
 
@@ -87,6 +87,10 @@ class Tmpfs9pFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no
             return await work
 
         return sync(self.loop, run)  # type: ignore[no-any-return]
+
+    def soon(self, work: Callable[[], object]) -> None:
+        """Have this file system's loop do this, before all that is asked for later."""
+        self.loop.call_soon_threadsafe(work)
 
     # What is there
 

@@ -5,6 +5,8 @@ Rules of this file:
 * A thread of its own runs the loop; any threads may use the file system at the same time.
 * A method does what that of :class:`.FileSystem` with its name does, and returns its result.
 * Who is interrupted (KeyboardInterrupt) has his request flushed.
+* Closing a file waits for nothing: a collected one may be closed while the program ends, by a thread
+  that must not be held up then (pyarrow's).
 """
 
 import asyncio
@@ -107,6 +109,11 @@ class SyncFileSystem:
             future.cancel()
             raise
 
+    def soon(self, work: Callable[[], object]) -> None:
+        """Have the loop do this, before all that is asked for later."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(work)
+
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -179,9 +186,11 @@ def flags_of(mode: str) -> int:
 
 
 class Runner(Protocol):
-    """Runs a coroutine, and waits for its result."""
+    """Runs a coroutine, and waits for its result; or does a thing, and does not wait."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T: ...
+
+    def soon(self, work: Callable[[], object]) -> None: ...
 
 
 class SyncFile(io.RawIOBase):
@@ -211,7 +220,7 @@ class SyncFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._fs.run(self._file.close())
+            self._fs.soon(self._file.let_go)
 
     def readable(self) -> bool:
         return self._access != os.O_WRONLY

@@ -144,3 +144,11 @@ def test_a_closed_one_can_not_be_used(serving: Serving) -> None:
     fs.close()
     with pytest.raises(ValueError, match="closed"):
         fs.listdir()
+
+
+def test_a_file_may_be_closed_after_its_file_system(serving: Serving) -> None:
+    fs = SyncFileSystem(serving.unix)
+    file = fs.open("/f", "wb", 0)
+    fs.close()
+    file.close()
+    assert file.closed
