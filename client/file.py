@@ -74,6 +74,11 @@ class File:
         """Whether all that is written goes to the end."""
         return bool(self._flags & O_APPEND)
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether it has locks."""
+        return bool(self._locks)
+
     async def __aenter__(self) -> Self:
         return self
 

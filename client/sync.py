@@ -5,8 +5,8 @@ Rules of this file:
 * A thread of its own runs the loop; any threads may use the file system at the same time.
 * A method does what that of :class:`.FileSystem` with its name does, and returns its result.
 * Who is interrupted (KeyboardInterrupt) has his request flushed.
-* Closing a file waits for nothing: a collected one may be closed while the program ends, by a thread
-  that must not be held up then (pyarrow's).
+* Closing a file waits for nothing. A reader is closed without even letting another thread run: as a
+  program ends, pyarrow's threads close what they read, and abort it if they lose the interpreter.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ import io
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from functools import update_wrapper
+from contextlib import suppress
+from functools import cache, update_wrapper
+from queue import SimpleQueue
 from typing import IO, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from server.wire.primitives import Buffer
@@ -111,7 +113,7 @@ class SyncFileSystem:
 
     def soon(self, work: Callable[[], object]) -> None:
         """Have the loop do this, before all that is asked for later."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # it is closed, and with it all that was open
             self._loop.call_soon_threadsafe(work)
 
     def _stop(self) -> None:
@@ -220,7 +222,13 @@ class SyncFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._fs.soon(self._file.let_go)
+            if self.writable() or self._file.is_locked:
+                self._let_go()
+            else:
+                _readers().put(self)
+
+    def _let_go(self) -> None:
+        self._fs.soon(self._file.let_go)
 
     def readable(self) -> bool:
         return self._access != os.O_WRONLY
@@ -279,6 +287,22 @@ class SyncFile(io.RawIOBase):
     def unlock(self, start: int = 0, length: int = 0) -> None:
         """As :meth:`.File.unlock`."""
         self._fs.run(self._file.unlock(start, length))
+
+
+@cache
+def _readers() -> "SimpleQueue[SyncFile]":
+    """Takes files that are closed, but for telling the server."""
+    readers: SimpleQueue[SyncFile] = SimpleQueue()
+
+    def let_go() -> None:
+        while True:
+            readers.get()._let_go()
+
+    threading.Thread(target=let_go, daemon=True).start()
+    return readers
+
+
+os.register_at_fork(after_in_child=_readers.cache_clear)
 
 
 async def _connected(address: str, options: dict[str, Any]) -> FileSystem:
