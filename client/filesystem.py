@@ -66,7 +66,7 @@ from .attributes import SECOND, Entry, Stat, StatVfs, entry_of, stat_of, statvfs
 from .errors import OutcomeUnknownError
 from .file import File
 from .pipeline import in_order
-from .session import Session, normal
+from .session import Session, normal, split
 
 T = TypeVar("T")
 
@@ -256,8 +256,13 @@ class FileSystem:
         await self._in(path, Tunlinkat, 0)
 
     async def rmtree(self, path: Path) -> None:
-        """Remove a directory, and all that is in it."""
+        """Remove a directory, and all that is in it.
+
+        Raises:
+            OSError: EINVAL, it is the root, or ends in ``..``; then nothing is removed.
+        """
         name = os.fsencode(path)
+        split(name)
         files = []
         for entry in await self.scandir(name):
             inside = name + b"/" + os.fsencode(entry.name)

@@ -111,10 +111,8 @@ class Session:
         Raises:
             OSError: EINVAL, it has no name: the root, or one that ends in ``..``.
         """
-        *_, name = [b"", *names_of(path)]
-        if name in (b"", b".."):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
-        async with self.at(path.rstrip(b"/")[: -len(name)]) as fid:
+        *above, name = split(path)
+        async with self.at(b"/".join(above)) as fid:
             yield fid, name
 
     async def walk(self, path: bytes, follow: bool = True) -> int:
@@ -217,6 +215,18 @@ class Session:
 def normal(path: bytes) -> bytes:
     """A path as others that lead the same way are written."""
     return b"/" + b"/".join(names_of(path))
+
+
+def split(path: bytes) -> list[bytes]:
+    """The names that a path is made of, the last of which is that of a file in a directory.
+
+    Raises:
+        OSError: EINVAL, it has none: the root, or a path that ends in ``..``.
+    """
+    names = names_of(path)
+    if not names or names[-1] == b"..":
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fsdecode(path))
+    return names
 
 
 def names_of(path: bytes) -> list[bytes]:

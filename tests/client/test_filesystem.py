@@ -123,6 +123,10 @@ async def test_names_are_changed_added_and_removed(fs: FileSystem) -> None:
     for name in ("/", "/d/..", ""):
         with raises_errno(22):
             await fs.unlink(name)
+        with raises_errno(22):
+            await fs.rmtree(name)
+    await fs.rmtree("//d/.")
+    assert await fs.listdir() == []
 
 
 async def test_symbolic_links_are_followed_where_the_system_would(fs: FileSystem) -> None:
