@@ -12,7 +12,6 @@ import argparse
 import errno
 import os
 import signal
-import stat
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -330,7 +329,7 @@ def _mode(text: str) -> int:
         ValueError: they are none.
     """
     mode = int(text, 8)
-    if not 0 <= mode <= stat.S_IMODE(-1):
+    if not 0 <= mode <= 0o7777:
         raise ValueError(text)
     return mode
 

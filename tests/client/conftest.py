@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from client.filesystem import FileSystem
+from client.sync import SyncFileSystem
 from server.config import Unix
 from server.limits import Limits
 from server.listener import Server
@@ -15,6 +16,7 @@ from tests.server.peer import store_of
 from tmpfs_core.mount import Mount
 
 from .cable import Cable
+from .running import Tool, tool_for
 from .serving import Serving, serving
 
 
@@ -64,3 +66,18 @@ def serving_(mount: Mount, tmp_path: Path) -> Iterator[Serving]:
     """A server in a thread."""
     with serving(mount, tmp_path) as where:
         yield where
+
+
+@pytest.fixture
+def there(serving: Serving) -> Iterator[SyncFileSystem]:
+    """The files of the server in a thread."""
+    with SyncFileSystem(serving.unix) as fs:
+        yield fs
+
+
+@pytest.fixture
+def tool(
+    serving: Serving, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Tool:
+    """Runs ``tmpfs9p``, whose server that is."""
+    return tool_for(serving.unix, capfd, monkeypatch)
