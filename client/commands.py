@@ -33,6 +33,9 @@ from .transfer import fetch
 #: Where the server is, if that is not said.
 DEFAULT = "tcp://127.0.0.1:5640"
 
+#: Seconds after which a copy shows its progress.
+LONG = 1
+
 EXAMPLES = """\
 examples (PATHs are those of the server, and begin at its root; quote patterns):
   export TMPFS9P_ADDR=ssh://me@host/run/t9.sock
@@ -146,7 +149,7 @@ async def _cp(doing: Doing) -> None:
     if not there and not all(path.startswith(":") for path in arguments.sources):
         raise ValueError("both are here; a colon marks what is on the server, as :/PATH")
     target = Place(doing.fs if there else Here(), arguments.target[there:] or "/")
-    bar = tqdm(total=0, unit="B", unit_scale=True, unit_divisor=1024, delay=1, disable=None)
+    bar = tqdm(total=0, unit="B", unit_scale=True, unit_divisor=1024, delay=LONG, disable=None)
 
     def expect(size: int) -> None:
         bar.total += size
@@ -223,7 +226,7 @@ def _connect(arguments: argparse.Namespace) -> NoReturn:
         print(f"tmpfs9p connect: {arguments.address!r} is no unix:///PATH", file=sys.stderr)
         sys.exit(2)
     try:
-        bridge(path, sys.stdin.fileno(), sys.stdout.fileno())
+        bridge(path, source=0, target=1)
     except OSError as error:
         print(f"tmpfs9p connect: {arguments.address}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

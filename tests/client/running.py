@@ -47,11 +47,19 @@ def tool_for(
     return run
 
 
-def start(*arguments: str, address: str, **options: int) -> subprocess.Popen[bytes]:
+def start(
+    *arguments: str,
+    address: str,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> subprocess.Popen[bytes]:
     """The command in a process of its own."""
     return subprocess.Popen(
         [*PROGRAM, *arguments],
         env={**os.environ, "TMPFS9P_ADDR": address},
         cwd=Path(__file__).parents[2],
-        **options,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
     )

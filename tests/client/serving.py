@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from server.config import Tcp, Unix
 from server.limits import Limits
 from server.listener import Server
@@ -24,7 +26,8 @@ class Serving:
 
 @contextmanager
 def serving(mount: Mount, directory: Path) -> Iterator[Serving]:
-    """Serve a file system meanwhile."""
+    """Serve a file system meanwhile, and log nothing: standard output is that of commands."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -42,3 +45,4 @@ def serving(mount: Mount, directory: Path) -> Iterator[Serving]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+        structlog.reset_defaults()

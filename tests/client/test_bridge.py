@@ -25,9 +25,8 @@ def test_bytes_go_both_ways_until_both_ends_have_ended(tmp_path: Path) -> None:
         for source, target in ((ours, there), (there, ours)):
             sending = threading.Thread(target=source.sendall, args=(data,))
             sending.start()
-            with target.makefile("rb", closefd=False) if False else target.dup() as copy:
-                with copy.makefile("rb") as file:
-                    assert file.read(len(data)) == data
+            with target.dup() as copy, copy.makefile("rb") as file:
+                assert file.read(len(data)) == data
             sending.join()
         ours.shutdown(socket.SHUT_WR)
         assert there.recv(1) == b""
