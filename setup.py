@@ -18,7 +18,7 @@ from pathlib import Path
 from setuptools import setup
 
 SOURCE = Path("build/source")
-PACKAGES = ("server", "tmpfs_core")
+PACKAGES = ("client", "server", "tmpfs_core")
 
 COMPILED = [
     "tmpfs_core/access.py",
