@@ -49,6 +49,8 @@ NOT_IN_PLAIN = NOT_IN_UNIX | {
     "a_setgid_directory_hands_on_its_group",
     "chown_sets_either_or_both",
     "in_a_sticky_directory_only_owners_remove",
+    # No append, but a write where the end was.
+    "appended_lines_of_two_writers",
     # No bits of a mode above the permissions.
     "chmod_sets_all_twelve_bits",
     # No rename to a name that is taken.

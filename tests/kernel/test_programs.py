@@ -10,8 +10,8 @@ pytestmark = pytest.mark.kernel
 
 every_cache = pytest.mark.parametrize("cache", ["none", "mmap", "loose"])
 
-UNIX = {"version": "9p2000.u", "access": "user"}
-PLAIN = {"version": "9p2000", "access": "user"}
+UNIX: dict[str, Any] = {"version": "9p2000.u", "access": "user"}
+PLAIN: dict[str, Any] = {"version": "9p2000", "access": "user"}
 CACHES = [pytest.param({"cache": cache}, id=cache) for cache in ("none", "mmap", "loose")]
 OLD = [
     pytest.param({"cache": cache, **dialect}, id=f"{dialect['version']}-{cache}")
