@@ -14,6 +14,7 @@ from typing import NoReturn
 import structlog
 import uvloop
 
+from client.commands import add_parsers
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     export_command.add_parser(commands)
     connect.add_parser(commands)
+    add_parsers(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
