@@ -13,6 +13,7 @@ from typing import NoReturn
 import structlog
 import uvloop
 
+from client import mount
 from client.commands import add_parsers
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     export_command.add_parser(commands)
     add_parsers(commands)
+    mount.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
