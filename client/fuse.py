@@ -3,9 +3,9 @@
 Rules of this file:
 
 * Each inode that the kernel knows is a node with a fid; its name is known too, so that on a new
-  connection it is walked to again, and is the same only if number and generation are (else ESTALE).
+  connection it is walked to again, and is the same only if number and generation are, else ESTALE.
 * A write is answered before it is done, unless it overlaps one that is not done; whatever else asks
-  about the file waits for all of them.  What fails is told to the next write, to close and to fsync.
+  about the file waits for all of them.  The next write, close or fsync is told what has failed.
 * Locks are the kernel's: they exclude the programs on this mount, not those elsewhere.
 """
 
@@ -134,7 +134,6 @@ def _answered(
 ) -> Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]:
     """A method whose errors are the kernel's."""
 
-    @functools.wraps(method)
     async def answer(self: "Operations", *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await method(self, *args, **kwargs)
@@ -143,7 +142,7 @@ def _answered(
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
 
-    return answer
+    return functools.update_wrapper(answer, method)
 
 
 class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not there without it
@@ -154,16 +153,16 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         session: it, connected.
         root: attributes of its root.
         uid: who has attached; if it is root, files belong to whoever makes them.
-        timeout: seconds for which the kernel may believe names and attributes.
+        trust: seconds for which the kernel may believe names and attributes.
     """
 
     supports_dot_lookup = False
 
-    def __init__(self, fs: FileSystem, session: Session, root: Stat, uid: int, timeout: float):
+    def __init__(self, fs: FileSystem, session: Session, root: Stat, uid: int, trust: float):
         super().__init__()
         self._fs = fs
         self._uid = uid
-        self._timeout = timeout
+        self._trust = trust
         self._top = root.st_ino
         self._root = Node(pyfuse3.ROOT_INODE, root.st_gen, None, None, session, ROOT, 1)
         self._nodes: dict[int, Node] = {pyfuse3.ROOT_INODE: self._root}
@@ -261,7 +260,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         it = pyfuse3.EntryAttributes()
         it.st_ino = node.ino
         it.generation = node.gen
-        it.entry_timeout = it.attr_timeout = self._timeout
+        it.entry_timeout = it.attr_timeout = self._trust
         it.st_mode = found.st_mode
         it.st_nlink = found.st_nlink
         it.st_uid = found.st_uid
@@ -330,7 +329,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         """Make a name in a directory; what the kernel is told of it."""
         await self._once(parent, kind, name, *fields)
         node, found = await self._fs.do(name, lambda s: self._enter(s, parent, name))
-        node.bare = time.monotonic() + self._timeout
+        node.bare = time.monotonic() + self._trust
         return self._known(node, await self._owned(ctx, node, found))
 
     async def _owned(self, ctx: Any, node: Node, found: Stat) -> Stat:
@@ -447,13 +446,13 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
             return file, node, found
 
         file, node, found = await self._on(parent, create)
-        node.bare = time.monotonic() + self._timeout
+        node.bare = time.monotonic() + self._trust
         known = self._known(node, await self._owned(ctx, node, found))
         return pyfuse3.FileInfo(fh=self._opened(node, file)), known
 
     def _opened(self, node: Node, file: File) -> int:
         self._last += 1
-        reader = Reader(file, self._fs.data_max, self._timeout)
+        reader = Reader(file, self._fs.data_max, self._trust)
         node.readers.add(reader)
         self._handles[self._last] = Handle(node, file, reader)
         return self._last
@@ -600,7 +599,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
             return await self._on(node, functools.partial(xattr, name))
         except OSError as error:
             if name == CAPABILITY and error.errno == errno.ENODATA:
-                node.bare = time.monotonic() + self._timeout
+                node.bare = time.monotonic() + self._trust
             raise
 
     @_answered
@@ -619,12 +618,12 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not
         await self._on(self._nodes[inode], functools.partial(set_xattr, name, b"", XATTR_REPLACE))
 
 
-async def operations(fs: FileSystem, uid: int, timeout: float) -> Operations:
+async def operations(fs: FileSystem, uid: int, trust: float) -> Operations:
     """What the kernel asks of a file system; arguments as :class:`Operations` has them."""
 
     async def begin(session: Session) -> Operations:
         root = stat_of(await session.call(Tgetattr, ROOT, GETATTR_ALL))
-        return Operations(fs, session, root, uid, timeout)
+        return Operations(fs, session, root, uid, trust)
 
     return await fs.do(b"/", begin)
 

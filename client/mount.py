@@ -237,7 +237,9 @@ async def _by_fuse(
     words = {"default_permissions", "subtype=tmpfs9p", *options.passed}
     words.add("fsname=" + fs.address.replace("\\", "\\\\").replace(",", "\\,"))
     words |= {"ro"} if options.ro else set()
-    words |= {"allow_other"} if options.allow_other or os.geteuid() == 0 else set()
+    words |= {"allow_other"} if options.allow_other else set()
+    if os.geteuid() == 0:
+        words |= {"allow_other", "dev", "suid"} - {word[2:] for word in options.passed}
     uid = os.geteuid() if options.uid is None else options.uid
     try:
         async with fs:

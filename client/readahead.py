@@ -3,7 +3,7 @@
 Rules of this file:
 
 * Chunks of the largest message are read; two that follow one another have the next ones fetched.
-* What was fetched is forgotten when it was passed, when it is old, and when the file was written to.
+* What was fetched is forgotten when it was passed, when it is old, or when the file was written.
 """
 
 import asyncio
