@@ -142,7 +142,8 @@ def _answered(
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
 
-    return functools.update_wrapper(answer, method)
+    answer.__name__ = method.__name__
+    return answer
 
 
 class Operations(pyfuse3.Operations):  # type: ignore[misc]  # its types are not there without it

@@ -19,6 +19,7 @@ from typing import NoReturn
 import uvloop
 
 from . import v9fs
+from .address import PORT, parse
 from .filesystem import MSIZE, FileSystem
 
 #: For how long, in seconds, the kernel may believe what it was told, by the value of ``cache``.
@@ -171,7 +172,7 @@ def _run(arguments: argparse.Namespace) -> NoReturn:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that is closed, for ssh too
 
     def work(ready: Callable[[], None]) -> None:
-        uvloop.run(serve(fs, options, directory, ready))
+        uvloop.run(serve(fs, options, directory, ready, arguments.foreground))
 
     try:
         if arguments.foreground:
@@ -218,7 +219,7 @@ def _in_background(work: Callable[[Callable[[], None]], None]) -> None:
 
 
 async def _by_fuse(
-    fs: FileSystem, options: Options, directory: str, ready: Callable[[], None]
+    fs: FileSystem, options: Options, directory: str, ready: Callable[[], None], _: bool
 ) -> None:
     """Serve a FUSE mount until it is unmounted.
 
@@ -260,11 +261,30 @@ async def _by_fuse(
 
 
 async def _by_kernel(
-    fs: FileSystem, options: Options, directory: str, ready: Callable[[], None]
+    fs: FileSystem, options: Options, directory: str, ready: Callable[[], None], foreground: bool
 ) -> None:
-    """Have the kernel mount it; stay if what carries the connection needs that.
+    """Have the kernel mount it; stay if that was asked for, or the connection needs it.
 
     Raises:
         MountError: it can not be.
     """
-    raise MountError("not yet")
+    place = parse(fs.address)
+    words = ["version=9p2000.L", f"msize={options.msize}", f"cache={options.cache}"]
+    words += [f"aname={options.aname}", *options.passed, *(["ro"] if options.ro else [])]
+    words += [f"{key}={value}" for key, value in (
+        ("uname", options.uname), ("access", options.uid), ("dfltgid", options.gid)
+    ) if value is not None]  # fmt: skip
+    try:
+        if place.scheme == "unix":
+            await v9fs.mount(place.path, directory, [*words, "trans=unix"])
+            ready()
+        elif place.scheme == "tcp":
+            host, port = await v9fs.resolved(place.host, place.port or PORT)
+            await v9fs.mount(host, directory, [*words, "trans=tcp", f"port={port}"])
+            ready()
+        else:
+            await v9fs.mount_carried(place, directory, words, ready)
+    except OSError as error:
+        raise MountError(f"{fs.address}: {error.strerror or error}") from None
+    if foreground:
+        v9fs.wait_for_end(directory)
