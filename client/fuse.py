@@ -134,7 +134,7 @@ def _answered(
 ) -> Callable[Concatenate["Operations", P], Coroutine[Any, Any, T]]:
     """A method whose errors are the kernel's."""
 
-    async def answer(self: "Operations", *args: P.args, **kwargs: P.kwargs) -> T:
+    async def answer(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await method(self, *args, **kwargs)
         except ConnectionError:

@@ -54,7 +54,7 @@ class Reader:
                 self._until = time.monotonic() + self._limit
         chunks = [self._coming[number] for number in range(first, last + 1)]
         try:
-            data = [await asyncio.shield(chunk) for chunk in chunks]
+            data = [await chunk for chunk in chunks]
         except BaseException:
             self.forget()
             raise
@@ -71,6 +71,5 @@ class Reader:
             self._drop(number)
 
     def _drop(self, number: int) -> None:
-        task = self._coming.pop(number)
-        task.cancel()
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        """It may still be waited for, by who has asked before."""
+        self._coming.pop(number).add_done_callback(lambda task: task.exception())

@@ -1,4 +1,4 @@
-"""v9fs: the kernel's own 9P client, and what carries its connection where it can not do that itself.
+"""v9fs: the kernel's own 9P client, and what carries a connection that it can not make itself.
 
 Rules of this file:
 
@@ -41,7 +41,7 @@ async def resolved(host: str, port: int) -> tuple[str, int]:
         OSError: it has none.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return found[0][4][0], port
+    return str(found[0][4][0]), port
 
 
 async def mount(
@@ -78,7 +78,9 @@ async def mount_carried(
     ours, its = socket.socketpair()
     with ours:
         with its:
-            await asyncio.create_subprocess_exec(*place.ssh(), stdin=its, stdout=its)
+            await asyncio.create_subprocess_exec(
+                *place.ssh(), stdin=its.fileno(), stdout=its.fileno()
+            )
         await mount(place.host, directory, options, ours.fileno())
     ready()
 
