@@ -40,6 +40,7 @@ COMPILED = [
     "server/connection.py",
     "server/fids.py",
     "server/handlers.py",
+    "server/legacy.py",
     "server/room.py",
     "server/session.py",
     "server/spin.py",
@@ -66,12 +67,12 @@ def main() -> None:
 def add_messages() -> None:
     """Write the functions of all messages into the module where :mod:`.wire.codec` seeks them."""
     sys.path.insert(0, str(SOURCE))
-    from server.wire import messages  # noqa: F401, PLC0415 it declares them
-    from server.wire.codec import COMPILED, MESSAGES, source_of  # noqa: PLC0415
+    from server.wire import legacy, messages  # noqa: F401, PLC0415 they declare them
+    from server.wire.codec import COMPILED, DECLARED, source_of  # noqa: PLC0415
     from server.wire.generator import PREAMBLE  # noqa: PLC0415
 
     path = SOURCE.joinpath(*COMPILED.split(".")).with_suffix(".py")
-    path.write_text(PREAMBLE + "".join(source_of(cls) for cls in MESSAGES.values()))
+    path.write_text(PREAMBLE + "".join(source_of(cls) for cls in DECLARED))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""The one door from exceptions to errno, which is all that a 9P2000.L client can be told."""
+"""The one door from exceptions to errno, which is all that a 9P2000.L client can be told.
+
+Clients of 9P2000 are told its text instead, those of 9P2000.u both.
+"""
 
 import errno
+import os
 
 import structlog
 
@@ -22,3 +26,8 @@ def errno_of(error: Exception) -> int:
         return errno.ENOMEM
     log.error("request failed unexpectedly", exc_info=error)
     return errno.EIO
+
+
+def text_of(code: int) -> bytes:
+    """What an errno means, in the words of strerror(3), which Unix clients turn back into one."""
+    return os.strerror(code).encode()

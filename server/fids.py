@@ -10,6 +10,7 @@ Rules of this file:
 """
 
 import errno
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +26,9 @@ from .identity import Peer
 from .limits import FID_BYTES, LOCK_BYTES, Limits
 from .room import Room
 from .wire.constants import NOFID, O_ACCMODE, O_APPEND, O_RDONLY, O_WRONLY
+
+#: A flag of an open fid beside those of Tlopen: the file goes when the fid does (ORCLOSE).
+REMOVED_ON_CLUNK: Final = 1 << 32
 
 #: Fids for which room is taken at a time.
 FIDS_AT_ONCE: Final = 32
@@ -101,7 +105,7 @@ class Fid:
         entry: the name by which it was reached; follows renames.
         node: what it stands for; stays when the name goes.
         cred: on whose behalf it acts.
-        flags: the flags it was opened with; None while it is not open.
+        flags: the flags it was opened with, as Tlopen has them; None while it is not open.
         xattr: set while it stands for an attribute, or nothing any more, instead.
     """
 
@@ -212,6 +216,9 @@ class Client:
         node = fid.node
         if fid.flags is not None and isinstance(node, FileNode):
             vnops.close(node)
+            if fid.flags & REMOVED_ON_CLUNK:
+                with suppress(OSError):  # it has no name any more, or may not lose it
+                    vnops.remove(fid.entry, fid.cred)
         if node.locks is not None:
             before = len(node.locks.held)
             node.locks.release_handle(fid)

@@ -69,7 +69,10 @@ from .wire.primitives import Buffer, QidFields
 Reply = bytes | list[Buffer] | Coroutine[Any, Any, bytes]
 
 #: T-message type -> (what decodes it and calls a handler, its handler).
-HANDLERS: Final[dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]]] = {}
+Handlers = dict[int, tuple[Callable[..., Reply], Callable[..., Reply]]]
+
+#: Those of 9P2000.L.
+HANDLERS: Final[Handlers] = {}
 
 #: The block size that clients are told to use, in bytes: each request is a round trip.
 BLKSIZE: Final = 65536
@@ -82,13 +85,13 @@ SECOND: Final = 10**9
 H = TypeVar("H", bound=Callable[..., Reply])
 
 
-def handles(declared: type[Message]) -> Callable[[H], H]:
-    """Make a function the handler of a message."""
+def handles(declared: type[Message], handlers: Handlers = HANDLERS) -> Callable[[H], H]:
+    """Make a function the handler of a message, in 9P2000.L or else in another dialect."""
 
     def register(handler: H) -> H:
         arguments = tuple(signature(handler).parameters)
         assert arguments == ("client", "tag", *declared.__match_args__), arguments
-        HANDLERS[declared.TYPE] = (declared.call, handler)
+        handlers[declared.TYPE] = (declared.call, handler)
         return handler
 
     return register
@@ -118,11 +121,27 @@ def auth(client: Client, tag: int, afid: int, uname: bytes, aname: bytes, n_unam
 def attach(
     client: Client, tag: int, fid: int, afid: int, uname: bytes, aname: bytes, n_uname: int
 ) -> Reply:
+    return attach_as(client, tag, fid, afid, uname, aname, n_uname, vouched=True)
+
+
+def attach_as(
+    client: Client,
+    tag: int,
+    fid: int,
+    afid: int,
+    uname: bytes,
+    aname: bytes,
+    n_uname: int,
+    *,
+    vouched: bool,
+) -> Reply:
+    """Attach, in any dialect; ``vouched`` as :func:`.identity.cred_of` has it."""
     if afid != NOFID:
         refuse(errno.EBADF)
     client.require_free(fid)
     export = client.exports.get(aname)
-    client.attach(fid, export, cred_of(client.peer, export, uname, n_uname))
+    cred = cred_of(client.peer, export, uname, n_uname, vouched=vouched)
+    client.attach(fid, export, cred)
     return m.Rattach.pack(tag, qid_of(export.mount.root))
 
 
@@ -205,7 +224,7 @@ def statfs(client: Client, tag: int, fid: int) -> Reply:
 @handles(m.Tlopen)
 def lopen(client: Client, tag: int, fid: int, flags: int) -> Reply:
     opened = client.get(fid)
-    _open(opened, flags, _wanted(flags))
+    open_fid(opened, flags, wanted_by(flags))
     return m.Rlopen.pack(tag, qid_of(opened.node), 0)
 
 
@@ -223,21 +242,21 @@ def lcreate(
         entry = vnops.create(directory, name, mode, held.cred, gid)
     else:
         entry = vnops.lookup(directory, name, held.cred)
-        wanted = _wanted(flags)
+        wanted = wanted_by(flags)
     opened = Fid(entry, held.cred)
-    _open(opened, flags, wanted)
+    open_fid(opened, flags, wanted)
     client.enter(fid, opened)
     return m.Rlcreate.pack(tag, qid_of(opened.node), 0)
 
 
-def _wanted(flags: int) -> int:
+def wanted_by(flags: int) -> int:
     """What who opens a file with these flags wants of it."""
     access = flags & O_ACCMODE
     wanted = READ if access == O_RDONLY else WRITE if access == O_WRONLY else READ | WRITE
     return wanted | WRITE if flags & O_TRUNC else wanted
 
 
-def _open(fid: Fid, flags: int, wanted: int) -> None:
+def open_fid(fid: Fid, flags: int, wanted: int) -> None:
     """Open the fid, to do what is ``wanted``; nothing more is checked then.
 
     Raises:

@@ -20,7 +20,7 @@ What follows for who attaches to an export (:func:`cred_of`), in this order:
 * ``squash``: that user becomes ``anonuid``, always if it is ``all``, and if he is 0 if it is
   ``root``.  Permissions are checked here then: the client's kernel checked those of another user.
 * ``permissions``: they are checked here if it is ``server``, never if it is ``client``; if it is
-  ``auto``, they are for whom is not trusted.
+  ``auto``, they are for whom is not trusted, and in the dialects that leave them to the server.
 * ``readonly``: nobody changes anything.
 
 Rules of this file:
@@ -31,11 +31,13 @@ Rules of this file:
 """
 
 import errno
+import grp
 import os
 import pwd
 import socket
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tmpfs_core.access import Cred
@@ -95,8 +97,12 @@ def peer_of(sock: socket.socket) -> Peer:
     return _local(name, _owner(address, there[1], address_of(here), here[1], interface))
 
 
-def cred_of(peer: Peer, export: Export, uname: bytes, n_uname: int) -> Cred:
+def cred_of(
+    peer: Peer, export: Export, uname: bytes, n_uname: int, *, vouched: bool = True
+) -> Cred:
     """On whose behalf a peer acts that attaches to an export as this user (attach(5)).
+
+    ``vouched``: clients of its dialect are kernels, which check permissions; 9P2000.L's are.
 
     Raises:
         OSError: EACCES, the export is not for his machine; EPERM, he is not that user.
@@ -112,7 +118,9 @@ def cred_of(peer: Peer, export: Export, uname: bytes, n_uname: int) -> Cred:
         uid = peer.uid
     if export.squash == "all" or (export.squash == "root" and uid == 0):
         return Cred(export.anonuid, export.anongid, checked=True, readonly=export.readonly)
-    if export.permissions == "client" or (export.permissions == "auto" and peer.trusted):
+    if export.permissions == "client" or (
+        export.permissions == "auto" and peer.trusted and vouched
+    ):
         return Cred(uid, readonly=export.readonly)
     gid, groups = _groups_of(uid)
     return Cred(uid, gid, groups, checked=True, readonly=export.readonly)
@@ -126,6 +134,50 @@ def uid_of(uname: bytes, n_uname: int) -> int:
         return pwd.getpwnam(os.fsdecode(uname)).pw_uid
     except (KeyError, ValueError):
         return NOBODY
+
+
+@lru_cache(maxsize=1024)
+def user_name(uid: int) -> bytes:
+    """The name of a user here, as it was when it was asked first; else his number."""
+    try:
+        return os.fsencode(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return b"%d" % uid
+
+
+@lru_cache(maxsize=1024)
+def group_name(gid: int) -> bytes:
+    """The same of a group."""
+    try:
+        return os.fsencode(grp.getgrgid(gid).gr_name)
+    except KeyError:
+        return b"%d" % gid
+
+
+def user_named(name: bytes) -> int:
+    """The user of that name here, or of that number.
+
+    Raises:
+        OSError: EINVAL, there is none.
+    """
+    try:
+        return pwd.getpwnam(os.fsdecode(name)).pw_uid
+    except (KeyError, ValueError):
+        return _id_of(name)
+
+
+def group_named(name: bytes) -> int:
+    """The same of a group."""
+    try:
+        return grp.getgrnam(os.fsdecode(name)).gr_gid
+    except (KeyError, ValueError):
+        return _id_of(name)
+
+
+def _id_of(number: bytes) -> int:
+    if not number.isdigit() or len(number) > 10 or int(number) >= NONUNAME:
+        refuse(errno.EINVAL)
+    return int(number)
 
 
 def address_of(name: tuple[str, int] | tuple[str, int, int, int]) -> IPv4Address | IPv6Address:

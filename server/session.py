@@ -26,13 +26,14 @@ from tmpfs_core.errors import refuse
 from tmpfs_core.frames import BLOCK
 from tmpfs_core.vnode import NotResident
 
+from .dialects import NATIVE, dialect_of
 from .errors import ProtocolError, errno_of
 from .fids import Client
-from .handlers import HANDLERS, Reply, cargo_of_write, write
+from .handlers import Reply, cargo_of_write, write
 from .limits import WAITING_BYTES
 from .room import Room
-from .wire.constants import MSIZE_MIN, VERSION, VERSION_UNKNOWN
-from .wire.messages import Rflush, Rlerror, Rversion, Tflush, Tversion, Twrite
+from .wire.constants import MSIZE_MIN, VERSION_UNKNOWN
+from .wire.messages import Rflush, Rversion, Tflush, Tversion, Twrite
 from .wire.primitives import HEADER, HEADER_SIZE, Buffer, Malformed
 
 Request = Callable[[], Reply]
@@ -59,7 +60,7 @@ class Waiting:
 
 
 class Session:
-    """One client's 9P2000.L session.
+    """One client's session.
 
     Args:
         client: its fids and what it may address.
@@ -89,6 +90,8 @@ class Session:
         self.cargo: Cargo | None = None
         self._landing = (0, 0, 0)  # tag, fid and offset of that frame
         self._client = client
+        self._handlers = NATIVE.handlers
+        self._error = NATIVE.error
         self._msize = msize
         self._spawn = spawn
         self._provide_now = provide_now
@@ -158,12 +161,12 @@ class Session:
             except Malformed as malformed:
                 raise ProtocolError(str(malformed)) from None
             except Exception as error:
-                reply = Rlerror.pack(tag, errno_of(error))
+                reply = self._error(tag, errno_of(error))
             start = end
             if isinstance(reply, bytes):
                 length = len(reply)
                 if length > (client.msize or MSIZE_MIN):
-                    reply = Rlerror.pack(tag, errno.EMSGSIZE)
+                    reply = self._error(tag, errno.EMSGSIZE)
                 out.append(reply)
                 room -= length
             elif isinstance(reply, list):
@@ -190,7 +193,7 @@ class Session:
             except NotResident as absent:
                 reply = self._provide_for(absent, request, lambda: request, len(cargo), 0)
         except Exception as error:
-            reply = Rlerror.pack(tag, errno_of(error))
+            reply = self._error(tag, errno_of(error))
         if isinstance(reply, Coroutine):
             self._wait(tag, reply, cargo.close)
         else:
@@ -226,7 +229,7 @@ class Session:
 
     def _answer(self, kind: int, tag: int, buffer: memoryview, at: int, end: int) -> Reply | None:
         """The reply to a request, or None if it comes later by itself."""
-        known = HANDLERS.get(kind)
+        known = self._handlers.get(kind)
         if known is None and kind == Tversion.TYPE:
             return self._version(tag, *Tversion.unpack(buffer, at, end))
         client = self._client
@@ -302,16 +305,20 @@ class Session:
             self._room.give(kept)
 
     def _version(self, tag: int, msize: int, version: bytes) -> Reply:
-        """A new session: what was before it is forgotten (version(5))."""
+        """A new session: what was before it is forgotten, even if it is refused (version(5))."""
+        known = dialect_of(version)
+        dialect = known or NATIVE
+        self.close()
+        self._client.msize = 0
+        self._handlers = dialect.handlers
+        self._error = dialect.error
         if msize < MSIZE_MIN:
             refuse(errno.EINVAL)
-        self.close()
         msize = min(msize, self._msize)
-        if version != VERSION:
-            self._client.msize = 0
+        if known is None:
             return Rversion.pack(tag, msize, VERSION_UNKNOWN)
         self._client.msize = msize
-        return Rversion.pack(tag, msize, VERSION)
+        return Rversion.pack(tag, msize, known.version)
 
     def _flush(self, tag: int, oldtag: int) -> Reply | None:
         """Every request that does not wait was answered before this one was read."""
@@ -330,7 +337,7 @@ class Session:
         if len(self._waiting) >= self._client.limits.max_requests:
             work.close()
             over()
-            self.out.append(Rlerror.pack(tag, errno.EAGAIN))
+            self.out.append(self._error(tag, errno.EAGAIN))
             return
         task = self._spawn(work)
         self._waiting[tag] = Waiting(task)
@@ -346,7 +353,7 @@ class Session:
         if not task.cancelled():
             error = task.exception()
             if isinstance(error, Exception):
-                self.out.append(Rlerror.pack(tag, errno_of(error)))
+                self.out.append(self._error(tag, errno_of(error)))
             else:
                 self.out.append(task.result())
         for flush in waiting.flushes:

@@ -173,12 +173,32 @@ def remove(entry: Dirent, cred: Cred) -> None:
     Raises:
         OSError: ENOENT, it is gone already; EBUSY, the root; ENOTEMPTY.
     """
-    require_removal(_parent_of(entry), entry.node, cred)
+    require_removal(parent_of(entry), entry.node, cred)
     _remove(entry)
 
 
 def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     """Move ``entry`` to ``name`` in ``parent``, replacing what has that name (rename(2)).
+
+    Raises:
+        OSError: see :func:`require_rename`.
+    """
+    target = require_rename(entry, parent, name, cred)
+    node, old_parent = entry.node, entry.parent
+    if target is not None and target.node is node:
+        return  # rename(2): two names of one file, or the same name; nothing happens
+    assert old_parent is not None
+    assert isinstance(parent, DirNode)
+    if target is not None:
+        _remove(target)
+    old_parent.leave(entry)
+    entry.name = name
+    parent.enter(entry)
+    node.ctime = now()
+
+
+def require_rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> Dirent | None:
+    """Refuse a :func:`rename` that can not be; what has the new name already.
 
     Raises:
         OSError: EXDEV (to another mount), ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL (into
@@ -187,7 +207,7 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     """
     if entry.node.mount is not parent.mount:
         refuse(errno.EXDEV)
-    old_parent = _parent_of(entry)
+    old_parent = parent_of(entry)
     directory = _directory(parent)
     require(directory, cred, EXECUTE)
     if name in (b".", b".."):
@@ -200,7 +220,7 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
         _require_depth(directory, node.height)
     target = directory.entries.find(name)
     if target is not None and target.node is node:
-        return  # rename(2): two names of one file, or the same name; nothing happens
+        return target
     require_removal(old_parent, node, cred)
     if target is None:
         require(directory, cred, WRITE | EXECUTE)
@@ -213,11 +233,8 @@ def rename(entry: Dirent, parent: Node, name: bytes, cred: Cred) -> None:
     if node.is_dir and directory is not old_parent:
         require(node, cred, WRITE)  # its ".." changes
     if target is not None:
-        _remove(target)
-    old_parent.leave(entry)
-    entry.name = name
-    directory.enter(entry)
-    node.ctime = now()
+        _require_empty(target.node)
+    return target
 
 
 def readdir(node: Node, cookie: int) -> Iterator[Dirent]:
@@ -473,8 +490,12 @@ def _enter(directory: DirNode, entry: Dirent, acls: dict[bytes, bytes]) -> Diren
     return entry
 
 
-def _parent_of(entry: Dirent) -> DirNode:
-    """The directory that holds ``entry``."""
+def parent_of(entry: Dirent) -> DirNode:
+    """The directory that holds ``entry``.
+
+    Raises:
+        OSError: EBUSY, it is the root; ENOENT, its name is gone.
+    """
     if entry.parent is None:
         refuse(errno.EBUSY if entry.node is entry.node.mount.root else errno.ENOENT)
     return entry.parent
@@ -486,9 +507,8 @@ def _remove(entry: Dirent) -> None:
     Raises:
         OSError: ENOTEMPTY.
     """
-    parent, node = _parent_of(entry), entry.node
-    if isinstance(node, DirNode) and len(node.entries):
-        refuse(errno.ENOTEMPTY)
+    parent, node = parent_of(entry), entry.node
+    _require_empty(node)
     parent.leave(entry)
     node.ctime = now()
     if node.is_dir:
@@ -503,6 +523,12 @@ def _remove(entry: Dirent) -> None:
         node.mount.orphans[node.ino] = node
     else:
         node.free()
+
+
+def _require_empty(node: Node) -> None:
+    """Refuse (ENOTEMPTY) to remove a directory that holds something."""
+    if isinstance(node, DirNode) and len(node.entries):
+        refuse(errno.ENOTEMPTY)
 
 
 def _require_depth(directory: DirNode, height: int) -> None:

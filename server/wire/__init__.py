@@ -1,1 +1,1 @@
-"""The 9P2000.L wire format: constants, codec and the declarations of all messages."""
+"""The wire format of 9P: constants, codec and the declarations of all messages."""

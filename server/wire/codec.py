@@ -18,6 +18,12 @@ A message is a class whose annotated fields, in their order, ARE the wire format
   so that the data itself can be sent from where it lies; and ``HEAD``, the layout of its fields up
   to the data and its count, so that the data itself can be received where it shall lie.
 
+What stands inside of messages as a whole, such as what 9P2000 tells of a file, is declared in the
+same way by :func:`record`; it has ``pack(...)`` and ``unpack(buffer, start, stop)`` alone, without
+a tag, and ``unpack`` begins behind its size[2].
+
+A dialect is a table of messages by their numbers; :func:`message` enters one into those it is told.
+
 Their source comes from :mod:`.generator`.  A build that compiles has them in a module, else they
 are made of that source here.
 """
@@ -33,6 +39,7 @@ from .generator import FUNCTIONS, PREAMBLE, Field, Kind, Run, source
 from .primitives import HEADER, Buffer, Malformed, Qid
 
 __all__ = [
+    "DECLARED",
     "HEADER",
     "MESSAGES",
     "Buffer",
@@ -40,8 +47,10 @@ __all__ = [
     "Malformed",
     "Message",
     "Qid",
+    "Record",
     "message",
     "parse",
+    "record",
 ]
 
 U8 = Annotated[int, Kind("B")]
@@ -56,16 +65,22 @@ QIDS = Annotated[list[Qid], Kind(shape="qids")]
 DATA = Annotated[Buffer, Kind(shape="data")]
 
 
-class Message:
-    """What every declared message has besides its fields."""
+class Record:
+    """What everything that is declared has besides its fields."""
 
     __slots__ = ()
     __match_args__: ClassVar[tuple[str, ...]]
-    TYPE: ClassVar[int]
     pack: ClassVar[Callable[..., bytes]]
+    unpack: ClassVar[Callable[[Buffer, int, int], tuple[Any, ...]]]
+
+
+class Message(Record):
+    """What every declared message has besides its fields."""
+
+    __slots__ = ()
+    TYPE: ClassVar[int]
     head: ClassVar[Callable[..., bytes]]
     HEAD: ClassVar[Struct]
-    unpack: ClassVar[Callable[[Buffer, int, int], tuple[Any, ...]]]
     call: ClassVar[Callable[..., Any]]
 
     def frame(self, tag: int) -> bytes:
@@ -83,35 +98,49 @@ class Message:
 
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Record)
 
-#: All declared messages by type.
-MESSAGES: dict[int, type[Message]] = {}
+#: A dialect: its messages by type.
+Table = dict[int, type[Message]]
+#: All messages of 9P2000.L.
+MESSAGES: Table = {}
+#: All that was declared.
+DECLARED: list[type[Record]] = []
 
 
 @dataclass_transform()
-def message(number: int) -> Callable[[type[M]], type[M]]:
-    """Declare a class as the message of type ``number``."""
+def message(number: int, *tables: Table) -> Callable[[type[M]], type[M]]:
+    """Declare a class as the message of type ``number``, of 9P2000.L or else of these dialects."""
 
     def declare(cls: type[M]) -> type[M]:
         made = dataclass(slots=True, repr=False)(cls)
         made.TYPE = number
         _derive(made)
-        MESSAGES[number] = made
+        for table in tables or (MESSAGES,):
+            table[number] = made
         return made
 
     return declare
 
 
-def parse(frame: Buffer) -> tuple[int, Message]:
+@dataclass_transform()
+def record(cls: type[R]) -> type[R]:
+    """Declare a class as a record."""
+    made = dataclass(slots=True)(cls)
+    _derive(made)
+    return made
+
+
+def parse(frame: Buffer, messages: Table = MESSAGES) -> tuple[int, Message]:
     """A whole frame as (tag, message).
 
     Raises:
-        Malformed: it is not one frame of a declared message.
+        Malformed: it is not one frame of a message of the dialect.
     """
     if len(frame) < HEADER.size:
         raise Malformed(f"frame of {len(frame)} bytes")
     size, number, tag = HEADER.unpack_from(frame)
-    cls = MESSAGES.get(number)
+    cls = messages.get(number)
     if size != len(frame) or cls is None:
         raise Malformed(f"frame of {len(frame)} bytes: size {size}, type {number}")
     return tag, cls(*cls.unpack(frame, HEADER.size, size))
@@ -133,24 +162,26 @@ def _scope() -> dict[str, Any]:
 _SCOPE = _scope()
 
 
-def source_of(cls: type[Message]) -> str:
-    """The functions of a message, as the generator makes them from its fields."""
-    return source(cls.__name__, cls.TYPE, _fields(cls))
+def source_of(cls: type[Record]) -> str:
+    """The functions of a message or record, as the generator makes them from its fields."""
+    number = cls.TYPE if issubclass(cls, Message) else None
+    return source(cls.__name__, number, _fields(cls))
 
 
-def _fields(cls: type[Message]) -> list[Field]:
+def _fields(cls: type[Record]) -> list[Field]:
     hints = get_type_hints(cls, include_extras=True)
     return [Field(name, hints[name].__metadata__[0]) for name in cls.__match_args__]
 
 
-def _derive(cls: type[Message]) -> None:
-    """Attach the functions of a message."""
+def _derive(cls: type[Record]) -> None:
+    """Attach the functions of a message or record."""
+    DECLARED.append(cls)
     if f"pack_{cls.__name__}" not in _SCOPE:
         exec(source_of(cls), _SCOPE)  # noqa: S102 made from the declarations in this package alone
     for function in FUNCTIONS:
         made = _SCOPE.get(f"{function}_{cls.__name__}")
         if made is not None:
             setattr(cls, function, staticmethod(made))
-    if hasattr(cls, "head"):
+    if issubclass(cls, Message) and hasattr(cls, "head"):
         *fixed, data = _fields(cls)
         cls.HEAD = Struct("<" + Run(fixed, data).codes)

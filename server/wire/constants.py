@@ -1,8 +1,10 @@
-"""Numbers of 9P2000.L, named as in Linux' <net/9p/9p.h> and diod's protocol.md."""
+"""Numbers of 9P, named as in Linux' <net/9p/9p.h> and diod's protocol.md."""
 
 from typing import Final
 
 VERSION: Final = b"9P2000.L"
+VERSION_UNIX: Final = b"9P2000.u"
+VERSION_PLAIN: Final = b"9P2000"
 VERSION_UNKNOWN: Final = b"unknown"
 
 NOTAG: Final = 0xFFFF
@@ -31,6 +33,35 @@ O_EXCL: Final = 0o200
 O_TRUNC: Final = 0o1000
 O_APPEND: Final = 0o2000
 O_DIRECTORY: Final = 0o200000
+
+# 9P2000 and 9P2000.u: modes of Topen and Tcreate (open(5)); OAPPEND is of 9P2000.u
+OREAD: Final = 0x00
+OWRITE: Final = 0x01
+ORDWR: Final = 0x02
+OEXEC: Final = 0x03
+OTRUNC: Final = 0x10
+OCEXEC: Final = 0x20
+ORCLOSE: Final = 0x40
+OAPPEND: Final = 0x80
+
+# 9P2000 and 9P2000.u: bits of a file's mode above its permissions (stat(5)); those from DMSYMLINK
+# on are of 9P2000.u
+DMDIR: Final = 0x80000000
+DMAPPEND: Final = 0x40000000
+DMEXCL: Final = 0x20000000
+DMTMP: Final = 0x04000000
+DMSYMLINK: Final = 0x02000000
+DMLINK: Final = 0x01000000
+DMDEVICE: Final = 0x00800000
+DMNAMEDPIPE: Final = 0x00200000
+DMSOCKET: Final = 0x00100000
+DMSETUID: Final = 0x00080000
+DMSETGID: Final = 0x00040000
+DMSETVTX: Final = 0x00010000
+
+#: In a Twstat: leave it as it is (stat(5)), by the size of the field.
+KEEP32: Final = 0xFFFFFFFF
+KEEP64: Final = 0xFFFFFFFFFFFFFFFF
 
 # Bits of Tgetattr's request_mask and Rgetattr's valid
 GETATTR_BASIC: Final = 0x000007FF

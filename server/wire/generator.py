@@ -7,6 +7,8 @@ Rules of this file:
 * The source is the same whether it is executed when a message is declared, or was compiled when
   the package was built.  It stands behind PREAMBLE, and all messages may share one module.
 * Only what a decoder reckons with has a type; all else just passes through it.
+* A record is laid out like a message, but stands inside one: before its fields there is size[2],
+  which does not count itself.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from server.wire.primitives import (
 )
 """
 
-#: The functions of a message; only one that ends in data has the last.
+#: The functions of a message; only one that ends in data has the last.  A record has the first two.
 FUNCTIONS = ("pack", "unpack", "call", "head")
 
 _COUNT = {"string": "H", "strings": "H", "qids": "H", "data": "I"}
@@ -71,23 +73,29 @@ class Run(NamedTuple):
         return Struct("<" + self.codes).size
 
 
-def source(name: str, number: int, fields: list[Field]) -> str:
-    """The functions of one message (see :mod:`.codec`), each named ``function_name``."""
+def source(name: str, number: int | None, fields: list[Field]) -> str:
+    """The functions of one message (see :mod:`.codec`), each named ``function_name``; of a record
+    if there is no number.
+    """
     runs = _runs(fields)
     lines = []
+    first = "H" if number is None else "IBH"
     for i, run in enumerate(runs):
-        header = "IBH" if i == 0 else ""
+        header = first if i == 0 else ""
         lines.append(f"pack{i}_{name}: Final = Struct('<{header}{run.codes}').pack")
         lines.append(f"unpack{i}_{name}: Final = Struct('<{run.codes}').unpack_from")
     names = [field.name for field in fields]
     body, parts = _encoder(name, number, runs)
     result = parts[0] if len(parts) == 1 else f"b''.join(({', '.join(parts)}))"
-    lines += _function(f"pack_{name}({', '.join(['tag', *names])})", [*body, f"return {result}"])
+    arguments = names if number is None else ["tag", *names]
+    lines += _function(f"pack_{name}({', '.join(arguments)})", [*body, f"return {result}"])
     body, values = _decoder(name, runs)
     where = "buffer, at: int, stop: int"
     lines += _function(
         f"unpack_{name}({where})", [*body, f"return ({''.join(f'{value}, ' for value in values)})"]
     )
+    if number is None:
+        return "\n".join(lines) + "\n"
     lines += _function(
         f"call_{name}({where}, function, client, tag)",
         [*body, f"return function({', '.join(['client', 'tag', *values])})"],
@@ -117,13 +125,14 @@ def _runs(fields: list[Field]) -> list[Run]:
     return runs
 
 
-def _encoder(name: str, number: int, runs: list[Run]) -> tuple[list[str], list[str]]:
+def _encoder(name: str, number: int | None, runs: list[Run]) -> tuple[list[str], list[str]]:
     """The statements of an encoder, and the expressions whose values make the frame."""
     body = []
     parts = []
-    size = str(HEADER.size + sum(run.size for run in runs))
+    header = ["{size}"] if number is None else ["{size}", str(number), "tag"]
+    size = str((0 if number is None else HEADER.size) + sum(run.size for run in runs))
     for i, run in enumerate(runs):
-        values = ["{size}", str(number), "tag"] if i == 0 else []
+        values = header if i == 0 else []
         for field in run.fixed:
             values += field.parts
             if len(field.parts) > 1:

@@ -21,7 +21,7 @@ from typing import NoReturn
 import atheris
 
 with atheris.instrument_imports(include=["server", "tmpfs_core"]):
-    from server.wire.codec import MESSAGES
+    from server.wire.codec import DECLARED, Message
 
     from . import grammar, target
     from .seeds import CORPUS
@@ -41,9 +41,10 @@ def mutated(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def main() -> NoReturn:
-    for message in MESSAGES.values():  # their source is generated, and so not instrumented yet
-        for function in (message.call, message.unpack):
-            atheris.instrument_func(function)
+    for declared in DECLARED:  # their source is generated, and so not instrumented yet
+        atheris.instrument_func(declared.unpack)
+        if issubclass(declared, Message):
+            atheris.instrument_func(declared.call)
     loop = target.make_loop()
     began = time.monotonic()
     seconds = float(os.environ.get("FUZZ_SECONDS") or "inf")

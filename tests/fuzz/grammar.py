@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from server.wire import constants as c
+from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import HEADER, MESSAGES, Message
 from tests.server.strategies import kinds
@@ -28,10 +29,30 @@ LAST = (1 << 63) - 1
 OPEN = (c.O_RDWR, c.O_RDWR, c.O_RDONLY, c.O_WRONLY, c.O_RDWR | c.O_TRUNC, c.O_RDWR | c.O_APPEND)
 OPEN_ALSO = (c.O_DIRECTORY, c.O_RDWR | c.O_CREAT | c.O_EXCL, c.O_ACCMODE)
 MODES = (0o644, 0o100644, 0o40755, 0o10644, 0o20644, 0o60644, 0o140644, 0o120777, 0o7777)
+DM = tuple(1 << bit for bit in range(16, 32))
+OLD_OPEN = (
+    *(
+        c.OREAD,
+        c.OREAD,
+        c.ORDWR,
+        c.ORDWR,
+        c.OWRITE,
+        c.OEXEC,
+        c.ORDWR | c.OTRUNC,
+        c.OREAD | c.OTRUNC,
+    ),
+    *(c.ORDWR | c.ORCLOSE, c.ORDWR | c.OAPPEND, c.OCEXEC, 8),
+)
 SETATTR = tuple(1 << bit for bit in range(10))
 
-REQUESTS = [cls for cls in MESSAGES.values() if cls.__name__.startswith("T")]
-#: How often each is made.
+#: The requests of each dialect.
+REQUESTS = [
+    [cls for cls in messages.values() if cls.__name__.startswith("T")]
+    for messages in (MESSAGES, legacy.PLAIN, legacy.UNIX)
+]
+#: How often each dialect is spoken.
+SPOKEN = (6, 2, 2)
+#: How often each request is made.
 WEIGHTS = {m.Tversion: 1, m.Tattach: 5, m.Tclunk: 10, m.Tremove: 10, m.Tread: 90, m.Twrite: 90}
 
 Choice = Callable[[Random], Any]
@@ -60,6 +81,27 @@ def _name(dice: Random) -> bytes:
     return NAMES[min(int(dice.expovariate(0.6)), len(NAMES) - 1)]
 
 
+def _stat(dice: Random) -> bytes:
+    """For a Twstat: some of it is to change, mostly."""
+
+    def keep(value: int, *choices: int) -> int:
+        return dice.choice(choices) if dice.random() < 0.2 else value
+
+    def word(*choices: bytes) -> bytes:
+        return dice.choice(choices) if dice.random() < 0.2 else b""
+
+    fields = (
+        *(0, 0, (0, 1, 2), keep(c.KEEP32, 0o600, 0o7777, c.DMDIR | 0o700, *DM)),
+        *(keep(c.KEEP32, 0, 1), keep(c.KEEP32, 0, 1), keep(c.KEEP64, *EDGES, LAST, LAST + 1)),
+        *(_name(dice) if dice.random() < 0.3 else b"", word(b"root", b"7"), word(b"root", b"x")),
+    )
+    if dice.random() < 0.5:
+        return legacy.Stat.pack(*fields, b"")
+    ids = (keep(c.KEEP32, *USERS), keep(c.KEEP32, 0, 1), c.KEEP32)
+    made = legacy.StatUnix.pack(*fields, b"", b"", *ids)
+    return made[: dice.randrange(len(made))] if dice.random() < 0.02 else made
+
+
 BY_NAME: dict[str, Choice] = {
     **dict.fromkeys(("dfid", "olddirfid", "newdirfid", "dirfid"), _mostly(0, *PLACES)),
     "fid": _mostly(*FILES, *FILES, *PLACES),
@@ -81,7 +123,10 @@ BY_NAME: dict[str, Choice] = {
     "oldtag": lambda dice: dice.randrange(8),
     "proc_id": _of(1, 2),
     "valid": lambda dice: dice.choice((dice.choice(SETATTR), c.SETATTR_SIZE, dice.getrandbits(10))),
-    "version": _of(c.VERSION, c.VERSION, c.VERSION, b"9P2000", b""),
+    "perm": _of(0o644, 0o644, 0o7777, c.DMDIR | 0o755, *DM),
+    "stat": _stat,
+    "extension": _of(b"", b"1", b"2\n", b"c 1 3", b"b 8", b"a", b"\xff"),
+    "version": _of(c.VERSION, c.VERSION, c.VERSION_UNIX, c.VERSION_PLAIN, b"9P2000.x", b""),
     "wnames": lambda dice: [_name(dice) for _ in range(dice.choice((0, 1, 1, 1, 2, 3, 17)))],
 }
 #: Where a field of a message is another thing than its name tells of others.
@@ -101,6 +146,10 @@ SPECIAL: dict[type[Message], dict[str, Choice]] = {
     m.Tattach: {"fid": _mostly(0, *PLACES)},
     m.Twalk: {"fid": _mostly(0, 0, *FILES, *PLACES)},
     m.Tstatfs: {"fid": _mostly(0)},
+    legacy.Topen: {"mode": _of(*OLD_OPEN)},
+    legacy.Tcreate: {"mode": _of(*OLD_OPEN), "fid": _mostly(*PLACES)},
+    legacy.TcreateUnix: {"mode": _of(*OLD_OPEN), "fid": _mostly(*PLACES)},
+    legacy.TattachPlain: {"fid": _mostly(0, *PLACES)},
 }
 BY_CODE: dict[str, Choice] = {
     "B": lambda dice: dice.getrandbits(8),
@@ -112,7 +161,8 @@ BY_CODE: dict[str, Choice] = {
 
 def message(dice: Random) -> Message:
     """Any request."""
-    (cls,) = dice.choices(REQUESTS, [WEIGHTS.get(cls, 20) for cls in REQUESTS])
+    (requests,) = dice.choices(REQUESTS, SPOKEN)
+    (cls,) = dice.choices(requests, [WEIGHTS.get(cls, 20) for cls in requests])
     values = {}
     for name, kind in kinds(cls).items():
         choice = SPECIAL.get(cls, {}).get(name) or BY_NAME.get(name) or BY_CODE[kind.code]
@@ -126,16 +176,31 @@ def frames(dice: Random) -> bytes:
     return b"".join(message(dice).frame(dice.randrange(8)) for _ in range(count))
 
 
-def begun(conn: int, aname: bytes = b"") -> Step:
+def begun(conn: int, aname: bytes = b"", version: bytes = c.VERSION) -> Step:
     """A new session, with fid 0 as the root of an export."""
-    attach = m.Tattach(0, c.NOFID, b"", aname, USERS[conn]).frame(1)
-    return feed(m.Tversion(1 << 20, c.VERSION).frame(c.NOTAG) + attach, conn)
+    attach: Message = m.Tattach(0, c.NOFID, b"", aname, USERS[conn])
+    if version == c.VERSION_PLAIN:
+        attach = legacy.TattachPlain(0, c.NOFID, b"root", aname)
+    return feed(m.Tversion(1 << 20, version).frame(c.NOTAG) + attach.frame(1), conn)
+
+
+def _begun(dice: Random, conn: int) -> Step:
+    versions = (c.VERSION, c.VERSION_PLAIN, c.VERSION_UNIX)
+    return begun(conn, BY_NAME["aname"](dice), *dice.choices(versions, SPOKEN))
 
 
 def opened(dice: Random, conn: int) -> Step:
-    """A file is made, or opened if it is there."""
+    """A file is made, or opened if it is there (in 9P2000.L)."""
     fid = dice.choice(FILES)
-    create = m.Tlcreate(fid, _name(dice), dice.choice(OPEN), 0o644, 0)
+    name = _name(dice)
+    (create,) = dice.choices(
+        (
+            m.Tlcreate(fid, name, dice.choice(OPEN), 0o644, 0),
+            legacy.Tcreate(fid, name, 0o644, dice.choice(OLD_OPEN)),
+            legacy.TcreateUnix(fid, name, 0o644, dice.choice(OLD_OPEN), b""),
+        ),
+        SPOKEN,
+    )
     return feed(m.Tclunk(fid).frame(1) + m.Twalk(0, fid, []).frame(2) + create.frame(3), conn)
 
 
@@ -162,9 +227,9 @@ def steps(dice: Random) -> list[Step]:
     if pick < 0.78:
         return large_write(dice, conn)
     if pick < 0.82:
-        return [begun(conn, BY_NAME["aname"](dice))]
+        return [_begun(dice, conn)]
     if pick < 0.84:
-        return [Step(Op.CLOSE, conn), begun(conn)]
+        return [Step(Op.CLOSE, conn), _begun(dice, conn)]
     if pick < 0.85:
         return [Step(Op.EXPORT)]
     if pick < 0.87:

@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 
 from server.wire import constants as c
+from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import Message
 from tmpfs_core.frames import BLOCK
@@ -36,6 +37,28 @@ def write(fid: int, offset: int, count: int, conn: int = 0) -> list[Step]:
 def swapped(name: bytes = b"a") -> list[Step]:
     """Fid 1 is a file of 640 KiB, all of it in swap."""
     return [create(1, name), *write(1, 0, 10 * BLOCK), SETTLE, PAGE_OUT, SETTLE]
+
+
+def stat(name: bytes = b"", length: int = c.KEEP64) -> bytes:
+    """For a Twstat that changes these alone."""
+    keep = c.KEEP32
+    return legacy.Stat.pack(0, 0, (0, 0, 0), keep, keep, keep, length, name, b"", b"", b"")
+
+
+def stat_unix(
+    mode: int = c.KEEP32,
+    length: int = c.KEEP64,
+    name: bytes = b"",
+    n_uid: int = c.KEEP32,
+    n_gid: int = c.KEEP32,
+) -> bytes:
+    """The same of 9P2000.u."""
+    fields = (0, 0, (0, 0, 0), mode, c.KEEP32, c.KEEP32, length, name, b"", b"", b"", b"")
+    return legacy.StatUnix.pack(*fields, n_uid, n_gid, c.KEEP32)
+
+
+def create_unix(fid: int, name: bytes, perm: int, extension: bytes = b"") -> Message:
+    return legacy.TcreateUnix(fid, name, perm, c.ORDWR, extension)
 
 
 def setattr_of(fid: int, valid: int, size: int = 0) -> Message:
@@ -261,6 +284,44 @@ SEEDS: dict[str, list[Step]] = {
         SETTLE,
         Step(Op.FILL, 0, 10 * BLOCK // GRAIN),
         ask(m.Tread(1, 0, 9)),
+    ],
+    "plain": [
+        begun(0, version=c.VERSION_PLAIN),
+        ask(m.Twalk(0, 1, []), legacy.Tcreate(1, b"a", 0o644, c.ORDWR), m.Twrite(1, 0, b"data")),
+        ask(m.Tread(1, 0, 9), legacy.Tstat(1), legacy.Twstat(1, stat(name=b"b", length=2))),
+        ask(m.Twalk(0, 4, []), legacy.Tcreate(4, b"d", c.DMDIR | 0o755, c.OREAD), m.Tclunk(4)),
+        ask(m.Twalk(0, 4, []), legacy.Topen(4, c.OREAD), m.Tread(4, 0, 60), m.Tread(4, 0, 9000)),
+        ask(m.Tread(4, 120, 9000), m.Tread(4, 7, 9000), legacy.Topen(0, c.ORDWR)),
+        ask(m.Twalk(0, 2, [b"b"]), legacy.Topen(2, c.ORDWR | c.ORCLOSE), m.Tclunk(2)),
+        *write(1, 0, 3 * BLOCK),
+        ask(m.Tread(1, 0, MIB), m.Tremove(1), m.Tstatfs(0), legacy.TauthPlain(3, b"root", b"")),
+        ask(m.Twalk(0, 2, []), legacy.Tcreate(2, b"c", 0o600, c.ORCLOSE)),
+        Step(Op.CLOSE),
+    ],
+    "unix": [
+        begun(0, version=c.VERSION_UNIX),
+        ask(m.Twalk(0, 1, []), create_unix(1, b"a", 0o644), legacy.Tstat(1)),
+        *(
+            ask(m.Twalk(0, 4, []), create_unix(4, b"b", perm, extension), legacy.Tstat(4))
+            for perm, extension in (
+                *((c.DMSYMLINK, b"a"), (c.DMLINK, b"1\n"), (c.DMDEVICE, b"c 1 3")),
+                *((c.DMNAMEDPIPE | 0o600, b""), (c.DMSOCKET | 0o600, b"")),
+            )
+            for _ in range(2)
+        ),
+        ask(legacy.Topen(0, c.OREAD), m.Tread(0, 0, 9000)),
+        ask(legacy.Twstat(1, stat_unix(mode=0o600 | c.DMSETUID, n_uid=1, n_gid=1, name=b"b"))),
+        ask(m.Twalk(0, 2, [b"b"]), legacy.Topen(2, c.ORDWR | c.OAPPEND), m.Twrite(2, 0, b"x")),
+        ask(legacy.Twstat(1, b"\5\0short")),
+    ],
+    "unix-swapped": [
+        *swapped(),
+        begun(0, version=c.VERSION_UNIX),
+        ask(m.Twalk(0, 1, [b"a"]), legacy.Twstat(1, stat_unix(length=BLOCK + 9, name=b"b"))),
+        SETTLE,
+        ask(legacy.Topen(1, c.ORDWR | c.ORCLOSE), m.Tread(1, 0, MIB)),
+        SETTLE,
+        ask(m.Tclunk(1), legacy.Tstat(0)),
     ],
     "versions": [
         ask(m.Tversion(8192, b"9P2000")),

@@ -32,10 +32,11 @@ from server.limits import Limits
 from server.room import Room
 from server.session import Session
 from server.store import Store
+from server.wire import legacy
 from server.wire import messages as m
-from server.wire.codec import HEADER, MESSAGES, Malformed, Message, parse
+from server.wire.codec import HEADER, Malformed, Message, parse
 from server.wire.constants import MSIZE_MIN
-from tests.server.peer import Stream
+from tests.server.peer import Stream, code_of
 from tests.tmpfs_core.paging import pattern, swap_file
 from tests.tmpfs_core.support import make_file, no_berth_is_taken
 from tmpfs_core import vnops, xattr
@@ -217,9 +218,10 @@ class Wire:
         while at < len(data):
             size, kind, tag = HEADER.unpack_from(data, at)
             message = None
-            if kind in MESSAGES and at + size <= len(data):
+            if kind in self._stream.messages and at + size <= len(data):
                 with suppress(Malformed):  # it was refused before it was decoded
-                    message = parse(data[at : at + size])[1]
+                    message = parse(data[at : at + size], self._stream.messages)[1]
+                    self._stream.asked(message)
             requests.append(Request(kind, tag, message))
             at += size
         self._world.messages += len(requests)
@@ -236,8 +238,9 @@ class Wire:
         asked = {request.tag: request for request in requests}
         for tag, reply in self._collect():
             assert tag in asked, f"{reply} to tag {tag}, which asked nothing"
-            check_reply(asked.pop(tag), reply)
-            if isinstance(reply, m.Rversion):
+            request = asked.pop(tag)
+            check_reply(request, reply)
+            if request.kind == m.Tversion.TYPE:
                 self.pending.clear()
         for tag, request in asked.items():
             assert tag not in self.pending, "a request waits whose tag is taken"
@@ -257,10 +260,11 @@ class Wire:
 def check_reply(request: Request, reply: Message) -> None:
     """Assert that this may be the reply to this request."""
     asked = request.message
-    if isinstance(reply, m.Rlerror):
-        assert 0 < reply.ecode < 4096
-        assert reply.ecode != errno.EIO or isinstance(asked, m.Tclunk), f"EIO to {request}"
-        assert not isinstance(asked, m.Tflush) or reply.ecode in (errno.EPROTO, errno.EINVAL)
+    code = code_of(reply)
+    if code is not None:
+        assert 0 < code < 4096
+        assert code != errno.EIO or isinstance(asked, m.Tclunk), f"EIO to {request}"
+        assert not isinstance(asked, m.Tflush) or code in (errno.EPROTO, errno.EINVAL)
         return
     told = f"{reply} to {request}"
     assert request.kind + 1 == reply.TYPE, told
@@ -270,6 +274,8 @@ def check_reply(request: Request, reply: Message) -> None:
         case m.Treaddir(), m.Rreaddir():
             assert len(reply.data) <= asked.count, told
             list(m.split_records(bytes(reply.data)))
+        case legacy.Tstat(), legacy.Rstat():
+            assert int.from_bytes(reply.stat[:2], "little") == len(reply.stat) - 2, told
         case m.Twrite(), m.Rwrite():
             assert reply.count <= len(asked.data), told
         case m.Twalk(), m.Rwalk():

@@ -1,5 +1,7 @@
 """Ordinary programs that do their work on a mount: git, tar, a compiler, sqlite."""
 
+from typing import Any
+
 import pytest
 
 from .uml import Guest, Server
@@ -7,6 +9,15 @@ from .uml import Guest, Server
 pytestmark = pytest.mark.kernel
 
 every_cache = pytest.mark.parametrize("cache", ["none", "mmap", "loose"])
+
+UNIX: dict[str, Any] = {"version": "9p2000.u", "access": "user"}
+PLAIN: dict[str, Any] = {"version": "9p2000", "access": "user"}
+CACHES = [pytest.param({"cache": cache}, id=cache) for cache in ("none", "mmap", "loose")]
+OLD = [
+    pytest.param({"cache": cache, **dialect}, id=f"{dialect['version']}-{cache}")
+    for dialect in (UNIX, PLAIN)
+    for cache in ("none", "mmap", "loose")
+]
 
 # A tree of some hundred files of the host's Python, with links, modes and old times.
 MAKE_TREE = """
@@ -52,8 +63,10 @@ def test_tar_brings_a_tree_there_and_back(guest: Guest, server: Server, cache: s
         """)
 
 
-@every_cache
-def test_git_clones_checks_and_commits(guest: Guest, server: Server, cache: str) -> None:
+@pytest.mark.parametrize("options", [*CACHES, *OLD[:3]])
+def test_git_clones_checks_and_commits(
+    guest: Guest, server: Server, options: dict[str, Any]
+) -> None:
     guest.sh(f"""
         {MAKE_TREE}
         rm -f fifo; chmod 600 stat.py
@@ -63,14 +76,14 @@ def test_git_clones_checks_and_commits(guest: Guest, server: Server, cache: str)
         git init --quiet; git add .; git commit --quiet -m first
         git rm --quiet --cached link; git commit --quiet -am second
     """)
-    with guest.mount(server, cache=cache) as top:
+    with guest.mount(server, **options) as top:
         guest.sh(f"""
             git clone --quiet file:///tmp/tree {top}/clone; cd {top}/clone
             git fsck --full --strict
             test -z "$(git status --porcelain)"
         """)
-    with guest.mount(server, cache=cache) as top:
-        if cache != "loose":  # which makes up its own times until the data is written
+    with guest.mount(server, **options) as top:
+        if options["cache"] != "loose":  # which makes up its own times until the data is written
             guest.sh(f"git -C {top}/clone diff-files --quiet")  # inode numbers, times: as indexed
         guest.sh(f"""
             cd {top}/clone
@@ -87,9 +100,9 @@ def test_git_clones_checks_and_commits(guest: Guest, server: Server, cache: str)
         """)
 
 
-@every_cache
-def test_a_program_is_built_and_run(guest: Guest, server: Server, cache: str) -> None:
-    with guest.mount(server, cache=cache) as top:
+@pytest.mark.parametrize("options", [*CACHES, *OLD])
+def test_a_program_is_built_and_run(guest: Guest, server: Server, options: dict[str, Any]) -> None:
+    with guest.mount(server, **options) as top:
         guest.sh(f"""
             cd {top}; mkdir tmp; export TMPDIR={top}/tmp
             echo 'int twice(int x) {{ return 2 * x; }}' >twice.c
@@ -125,24 +138,21 @@ SELECT count(*), sum(value) FROM items;
 
 
 @pytest.mark.parametrize(
-    ("mode", "cache"),
+    ("mode", "options"),
     [
-        ("delete", "none"),
-        ("delete", "mmap"),
-        ("delete", "loose"),
-        ("wal", "mmap"),
-        ("wal", "loose"),
+        *(pytest.param("delete", *each.values, id=f"delete-{each.id}") for each in (*CACHES, *OLD)),
+        *(pytest.param("wal", *each.values, id=f"wal-{each.id}") for each in CACHES[1:]),
     ],
 )
-def test_sqlite(guest: Guest, server: Server, mode: str, cache: str) -> None:
+def test_sqlite(guest: Guest, server: Server, mode: str, options: dict[str, Any]) -> None:
     inserts = "\n".join(f"INSERT INTO items VALUES ({i}, 'new {i}', 1);" for i in range(6000, 6100))
     kept = [i for i in range(1, 5001) if i % 10]
     total = sum(2 * i if i % 2 else i for i in kept) + 100
     answer = f"ok\n{len(kept) + 100}|{total}\n"
-    with guest.mount(server, cache=cache) as top:
+    with guest.mount(server, **options) as top:
         script = SQLITE.format(mode=mode, inserts=inserts)
         assert guest.sh(f"sqlite3 {top}/db <<'END'\n{script}\nEND") == f"{mode}\n{answer}"
-    with guest.mount(server, cache=cache) as top:
+    with guest.mount(server, **options) as top:
         queries = "PRAGMA integrity_check; SELECT count(*), sum(value) FROM items;"
         assert guest.sh(f"sqlite3 {top}/db '{queries}'") == answer
 

@@ -283,11 +283,12 @@ class Guest:
         cache: str = "none",
         msize: int = 1 << 20,
         access: str = "client",
+        version: str = "9p2000.L",
         extra: str = "",
     ) -> Iterator[str]:
         """The server's file system, mounted."""
         options = (
-            f"trans=tcp,port={server.port},version=9p2000.L,uname=root,"
+            f"trans=tcp,port={server.port},version={version},uname=root,"
             f"access={access},msize={msize},cache={cache},X-mount.mkdir{',' * bool(extra)}{extra}"
         )
         self._command("mount", "-t", "9p", "-o", options, SERVER_ADDRESS, path)

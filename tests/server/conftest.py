@@ -11,6 +11,7 @@ from tmpfs_core import pageout
 from tmpfs_core.mount import Mount
 from tmpfs_core.swap import read_in, write_out
 
+from .oldpeer import OldPeer
 from .peer import MakePeer, Peer, peers_of
 from .spilling import Gate, Spilling, spilling
 
@@ -73,3 +74,28 @@ async def writes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
     monkeypatch.setattr(pageout, "write_out", gate)
     yield gate
     gate.open()
+
+
+@pytest.fixture
+def linux(peers: MakePeer) -> Peer:
+    """A client of 9P2000.L."""
+    return peers()
+
+
+@pytest.fixture
+def plain(peers: MakePeer) -> OldPeer:
+    """A client of 9P2000."""
+    return OldPeer(peers(begin=False), unix=False).begin()
+
+
+@pytest.fixture
+def unix(peers: MakePeer) -> OldPeer:
+    """A client of 9P2000.u."""
+    return OldPeer(peers(begin=False), unix=True).begin()
+
+
+@pytest.fixture(params=["plain", "unix"])
+def client(request: pytest.FixtureRequest) -> OldPeer:
+    """A client of 9P2000, then one of 9P2000.u."""
+    made: OldPeer = request.getfixturevalue(request.param)
+    return made

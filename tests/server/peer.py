@@ -1,9 +1,11 @@
 """Peers: clients for tests, one without a socket and one with.
 
-Both turn an Rlerror into ``OSError(errno)``, so that a test reads like a program on a mount.
+Both turn an error into ``OSError(errno)``, so that a test reads like a program on a mount, and
+understand the dialect that was agreed on.
 """
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
@@ -15,6 +17,7 @@ from typing import Any, Self
 import pytest
 
 from server.config import Address, Unix
+from server.dialects import NATIVE, dialect_of
 from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer as Identity
@@ -23,8 +26,9 @@ from server.room import Room
 from server.session import Session
 from server.store import Store
 from server.wire import constants as c
+from server.wire import legacy
 from server.wire import messages as m
-from server.wire.codec import HEADER, Message, Qid, parse
+from server.wire.codec import HEADER, MESSAGES, Message, Qid, Table, parse
 from tmpfs_core.mount import Mount
 from tmpfs_core.vnode import NotResident
 
@@ -46,10 +50,32 @@ def raises_errno(code: int) -> Iterator[None]:
     assert caught.value.errno == code, f"refused with {caught.value}, not {os.strerror(code)}"
 
 
+#: The errno that a text of strerror(3) tells.
+ERRNO = {os.strerror(code).encode(): code for code in sorted(errno.errorcode, reverse=True)}
+#: The messages of each dialect.
+DIALECTS: dict[bytes, Table] = {
+    c.VERSION: MESSAGES,
+    c.VERSION_UNIX: legacy.UNIX,
+    c.VERSION_PLAIN: legacy.PLAIN,
+}
+
+
+def code_of(reply: Message) -> int | None:
+    """The errno that a reply refuses its request with; None if it does not."""
+    if isinstance(reply, m.Rlerror):
+        return reply.ecode
+    if isinstance(reply, legacy.Rerror):
+        code = ERRNO[reply.ename]
+        assert not isinstance(reply, legacy.RerrorUnix) or reply.errno == code
+        return code
+    return None
+
+
 def result(request: Message, reply: Message) -> Any:
     """The reply, which must be the one to this request."""
-    if isinstance(reply, m.Rlerror):
-        raise OSError(reply.ecode, os.strerror(reply.ecode))
+    code = code_of(reply)
+    if code is not None:
+        raise OSError(code, os.strerror(code))
     assert reply.TYPE == request.TYPE + 1
     return reply
 
@@ -65,11 +91,21 @@ async def all_is_there(absent: NotResident) -> None:
 
 
 class Stream:
-    """Cuts the bytes that a server sends into replies, none of them larger than msize."""
+    """Cuts the bytes that a server sends into replies, none of them larger than msize.
+
+    Attributes:
+        messages: of the dialect that was asked for.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
         self._msize = c.MSIZE_MIN
+        self.messages = MESSAGES
+
+    def asked(self, message: Message) -> None:
+        """Replies to this request, and those behind it, come next."""
+        if isinstance(message, m.Tversion):
+            self.messages = DIALECTS[(dialect_of(message.version) or NATIVE).version]
 
     def cut(self, data: bytes) -> list[tuple[int, Message]]:
         self._rest += data
@@ -78,7 +114,7 @@ class Stream:
             size = HEADER.unpack_from(self._rest)[0]
             if len(self._rest) < size:
                 break
-            tag, reply = parse(self._rest[:size])
+            tag, reply = parse(self._rest[:size], self.messages)
             self._rest = self._rest[size:]
             if isinstance(reply, m.Rversion):
                 self._msize = reply.msize
@@ -157,6 +193,7 @@ class Peer:
 
     def send(self, message: Message, tag: int = 1) -> None:
         """Make this request; its reply comes to :attr:`arrived`, perhaps later."""
+        self._stream.asked(message)
         self.feed(message.frame(tag))
 
     def feed(self, data: bytes) -> None:
@@ -381,6 +418,7 @@ class SocketPeer:
         return result(message, reply)
 
     def send(self, message: Message, tag: int = 1) -> None:
+        self._stream.asked(message)
         self.feed(message.frame(tag))
 
     def feed(self, data: bytes) -> None:

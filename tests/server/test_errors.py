@@ -1,4 +1,4 @@
-"""errors: any exception becomes an errno that a 9P2000.L client understands."""
+"""errors: any exception becomes an errno, or a text, that a client understands."""
 
 import errno
 import struct
@@ -6,7 +6,7 @@ import struct
 import pytest
 from structlog.testing import capture_logs
 
-from server.errors import errno_of
+from server.errors import errno_of, text_of
 
 
 @pytest.mark.parametrize("code", [1, errno.ENOENT, errno.EOPNOTSUPP, 4095])
@@ -40,3 +40,9 @@ def test_what_nobody_foresaw_is_eio_and_logged_with_its_traceback(error: Excepti
     (line,) = logs
     assert line["log_level"] == "error"
     assert line["exc_info"] is error
+
+
+def test_an_errno_is_told_in_words_that_linux_turns_back_into_it() -> None:
+    """net/9p/error.c has them in a table."""
+    assert text_of(errno.ENOENT) == b"No such file or directory"
+    assert text_of(errno.ENOTEMPTY) == b"Directory not empty"

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import grp
 import os
 import pwd
 import socket
@@ -15,7 +16,16 @@ import pytest
 
 from server import identity
 from server.exports import Export
-from server.identity import NOBODY, Peer, cred_of, peer_of
+from server.identity import (
+    NOBODY,
+    Peer,
+    cred_of,
+    group_name,
+    group_named,
+    peer_of,
+    user_name,
+    user_named,
+)
 from server.wire.constants import NONUNAME
 from tmpfs_core.access import Cred
 from tmpfs_core.mount import Mount
@@ -241,6 +251,18 @@ def test_who_is_trusted_acts_as_anyone_and_his_kernel_checks(
 
 
 @pytest.mark.parametrize(
+    ("permissions", "checked"), [("auto", True), ("client", False), ("server", True)]
+)
+def test_in_a_dialect_that_leaves_it_to_the_server_who_is_trusted_is_checked(
+    mount: Mount, permissions: str, checked: bool
+) -> None:
+    export = Export("", mount, permissions=permissions)
+    cred = cred_of(ADMIN, export, b"", DAEMON.pw_uid, vouched=False)
+    known = Cred(DAEMON.pw_uid, DAEMON.pw_gid, GROUPS, checked=True)
+    assert cred == (known if checked else Cred(DAEMON.pw_uid))
+
+
+@pytest.mark.parametrize(
     ("uname", "n_uname"),
     [(b"", DAEMON.pw_uid), (b"root", DAEMON.pw_uid), (b"", NONUNAME), (b"daemon", NONUNAME)],
 )
@@ -341,3 +363,25 @@ def test_an_export_is_for_some_networks_and_for_this_machine(
 def test_a_socket_in_a_folder(tmp_path: Path) -> None:
     with accepted(socket.AF_UNIX, str(tmp_path / "t9")) as sock:
         assert peer_of(sock) == Peer("unix", os.getuid(), True, None)
+
+
+# Names
+
+
+def test_users_and_groups_are_told_by_name_or_else_by_number() -> None:
+    root = grp.getgrgid(0).gr_name.encode()
+    assert (user_name(DAEMON.pw_uid), group_name(0)) == (b"daemon", root)
+    assert (user_name(54321), group_name(NONUNAME)) == (b"54321", b"4294967295")
+
+
+def test_users_and_groups_are_found_by_name_or_by_number() -> None:
+    assert user_named(b"daemon") == user_named(b"%d" % DAEMON.pw_uid) == DAEMON.pw_uid
+    assert group_named(grp.getgrgid(0).gr_name.encode()) == group_named(b"0") == 0
+    assert user_named(b"54321") == group_named(b"54321") == 54321
+
+
+@pytest.mark.parametrize("name", [b"no such user", b"-1", b"\xff\0", b"4294967295", b"1" * 9999])
+def test_a_name_that_is_nobodys_is_refused(name: bytes) -> None:
+    for find in (user_named, group_named):
+        with raises_errno(errno.EINVAL):
+            find(name)

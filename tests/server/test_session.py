@@ -129,13 +129,43 @@ def test_an_msize_under_4096_is_refused(new: Peer, msize: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", [b"", b"9P2000", b"9P2000.u", b"9P2000.l", b"9P2000.L ", b"unknown", b"\xff" * 200]
+    ("asked", "answered"),
+    [
+        (c.VERSION_PLAIN, c.VERSION_PLAIN),
+        (c.VERSION_UNIX, c.VERSION_UNIX),
+        (b"9P2000.l", c.VERSION_PLAIN),
+        (b"9P2000.L ", c.VERSION_PLAIN),
+        (b"9P2000.", c.VERSION_PLAIN),
+    ],
+)
+def test_a_version_is_answered_with_the_most_of_it_that_is_known(
+    new: Peer, asked: bytes, answered: bytes
+) -> None:
+    assert new.call(m.Tversion(8192, asked), c.NOTAG) == m.Rversion(8192, answered)
+    with raises_errno(errno.EOPNOTSUPP):
+        new.statfs()
+    new.begin()
+    new.statfs()
+
+
+@pytest.mark.parametrize(
+    "version", [b"", b"9P", b"9P2001", b"9P2000 ", b"9p2000", b"unknown", b"\xff" * 200]
 )
 def test_an_unknown_version_is_answered_unknown(new: Peer, version: bytes) -> None:
     answer = new.call(m.Tversion(8192, version), c.NOTAG)
     assert answer == m.Rversion(8192, c.VERSION_UNKNOWN)
     assert is_over(new)
     new.begin()
+
+
+@pytest.mark.parametrize("version", [c.VERSION_PLAIN, c.VERSION_UNIX])
+def test_an_msize_that_is_refused_is_so_in_the_dialect_asked_for(new: Peer, version: bytes) -> None:
+    new.call(m.Tversion(8192, version), c.NOTAG)
+    with raises_errno(errno.EINVAL):
+        new.call(m.Tversion(4095, version), c.NOTAG)
+    new.call(m.Tversion(8192, b"unknown"), c.NOTAG)
+    with raises_errno(errno.EPROTO):
+        new.statfs()
 
 
 def test_nothing_is_served_before_the_version(new: Peer) -> None:

@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.wire import legacy
 from server.wire import messages as m
-from server.wire.codec import HEADER, MESSAGES, Malformed, Message, Qid, parse
+from server.wire.codec import HEADER, MESSAGES, Malformed, Message, Qid, Table, parse
 
 from ..strategies import kinds, messages
 
-ALL = sorted(MESSAGES.values(), key=lambda cls: cls.TYPE)
+TABLES = (MESSAGES, legacy.UNIX, legacy.PLAIN)
+ALL = sorted(
+    {cls for table in TABLES for cls in table.values()}, key=lambda cls: (cls.TYPE, cls.__name__)
+)
 WITH_DATA = [cls for cls in ALL if any(kind.shape == "data" for kind in kinds(cls).values())]
 
 every_message = pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
@@ -28,6 +32,11 @@ SAMPLES = {
     "qids": [Qid(1, 2, 3), Qid(4, 5, 6)],
     "data": b"payload",
 }
+
+
+def table_of(cls: type[Message]) -> Table:
+    """A dialect that has the message."""
+    return next(table for table in TABLES if table.get(cls.TYPE) is cls)
 
 
 def sample(cls: type[Message]) -> Message:
@@ -51,7 +60,7 @@ def test_every_message_survives_a_round_trip(
 ) -> None:
     message = data.draw(messages(cls))
     frame = message.frame(tag)
-    assert parse(frame) == (tag, message)
+    assert parse(frame, table_of(cls)) == (tag, message)
     assert HEADER.unpack_from(frame) == (len(frame), cls.TYPE, tag)
 
 
@@ -71,7 +80,7 @@ def test_a_frame_cut_anywhere_is_malformed(cls: type[Message]) -> None:
     frame = sample(cls).frame(1)
     for length in range(HEADER.size, len(frame)):
         with pytest.raises(Malformed):
-            parse(resized(frame[:length]))
+            parse(resized(frame[:length]), table_of(cls))
 
 
 @every_message
@@ -85,7 +94,7 @@ def test_a_cut_frame_does_not_take_bytes_of_the_next(cls: type[Message]) -> None
 @every_message
 def test_a_byte_behind_the_last_field_is_malformed(cls: type[Message]) -> None:
     with pytest.raises(Malformed):
-        parse(resized(sample(cls).frame(1) + b"\0"))
+        parse(resized(sample(cls).frame(1) + b"\0"), table_of(cls))
 
 
 @pytest.mark.parametrize("length", range(HEADER.size))
