@@ -15,11 +15,11 @@ def test_the_kernel_mounts_it_and_no_process_stays(guest: Guest, server: Server)
     address = f"tcp://{SERVER_ADDRESS}:{server.port}"
     guest.sh(f"""
         mkdir -p /mnt/c; {MOUNT} -o msize=65536,noatime {address} /mnt/c
-        grep ' /mnt/c 9p .*noatime.*cache=mmap.*msize=65536' /proc/mounts
+        ! grep -la 'mount\x00-o' /proc/[0-9]*/cmdline
         echo data >/mnt/c/file; cat /mnt/c/file
-        ! pgrep -f 'server mount'
-        umount /mnt/c
     """)
+    options = guest.sh("grep ' /mnt/c 9p ' /proc/mounts; umount /mnt/c").split()[3].split(",")
+    assert {"noatime", "msize=65536", "trans=tcp"} <= set(options)
 
 
 def test_in_the_foreground_it_ends_with_the_mount(guest: Guest, server: Server) -> None:
