@@ -21,7 +21,9 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages
+	tests/install-packages fuse3 libfuse3-dev pkg-config
+	@$(BIN)/pip install --quiet --editable '.[fuse]' || \
+	  echo "pyfuse3 can not be built (see above): FUSE mounts are not tested"
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz

@@ -212,13 +212,13 @@ class FileSystem:
 
     async def scandir(self, path: Path = "/") -> list[Entry]:
         """What is in a directory, without ``.`` and ``..``."""
-        return await self._at(path, _entries)
+        return await self._at(path, entries)
 
     async def stats(self, path: Path = "/") -> dict[str, Stat]:
         """What is in a directory, by name, as lstat would have it; what goes meanwhile is not."""
 
         async def stats(session: Session, fid: int) -> dict[str, Stat]:
-            names = [entry.name for entry in await _entries(session, fid)]
+            names = [entry.name for entry in await entries(session, fid)]
             work = (_stat_in(session, fid, os.fsencode(name)) for name in names)
             async with aclosing(in_order(work, STATS)) as found:
                 every = [one async for one in found]
@@ -287,6 +287,10 @@ class FileSystem:
                 await session.once(Trenameat, old_parent, old_name, new_parent, new_name)
 
         await self.do(source, rename)
+        self.renamed(source, target)
+
+    def renamed(self, source: bytes, target: bytes) -> None:
+        """A file has another name; open ones are sought there when a connection was lost."""
         for file in self._files:
             if file.path == source or file.path.startswith(source + b"/"):
                 file.path = target + file.path[len(source) :]
@@ -356,22 +360,22 @@ class FileSystem:
 
     async def getxattr(self, path: Path, name: str, *, follow: bool = True) -> bytes:
         """The value of an extended attribute."""
-        return await self._at(path, partial(_xattr, os.fsencode(name)), follow)
+        return await self._at(path, partial(xattr, os.fsencode(name)), follow)
 
     async def listxattr(self, path: Path, *, follow: bool = True) -> list[str]:
         """The names of the extended attributes."""
-        names = await self._at(path, partial(_xattr, b""), follow)
+        names = await self._at(path, partial(xattr, b""), follow)
         return [os.fsdecode(name) for name in names.split(b"\0") if name]
 
     async def setxattr(
         self, path: Path, name: str, value: bytes, flags: int = 0, *, follow: bool = True
     ) -> None:
         """Set an extended attribute; flags are XATTR_CREATE and XATTR_REPLACE of :mod:`os`."""
-        await self._at(path, partial(_set_xattr, os.fsencode(name), value, flags), follow)
+        await self._at(path, partial(set_xattr, os.fsencode(name), value, flags), follow)
 
     async def removexattr(self, path: Path, name: str, *, follow: bool = True) -> None:
         """Remove an extended attribute."""
-        await self._at(path, partial(_set_xattr, os.fsencode(name), b"", XATTR_REPLACE), follow)
+        await self._at(path, partial(set_xattr, os.fsencode(name), b"", XATTR_REPLACE), follow)
 
     # How all of it is done
 
@@ -478,17 +482,17 @@ class FileSystem:
         self._files.discard(file)
 
 
-async def _entries(session: Session, directory: int) -> list[Entry]:
+async def entries(session: Session, directory: int) -> list[Entry]:
     """What is in a directory."""
-    entries: list[Entry] = []
+    found: list[Entry] = []
     offset = 0
     async with session.copy_of(directory) as fid:
         await session.call(Tlopen, fid, O_RDONLY | O_DIRECTORY)
         while data := (await session.call(Treaddir, fid, offset, session.data_max)).data:
             records = list(split_records(data))
-            entries += [entry_of(one) for one in records if one[3] not in (b".", b"..")]
+            found += [entry_of(one) for one in records if one[3] not in (b".", b"..")]
             offset = records[-1][1]
-    return entries
+    return found
 
 
 async def _stat_in(session: Session, directory: int, name: bytes) -> Stat | None:
@@ -500,7 +504,7 @@ async def _stat_in(session: Session, directory: int, name: bytes) -> Stat | None
         return None
 
 
-async def _xattr(name: bytes, session: Session, fid: int) -> bytes:
+async def xattr(name: bytes, session: Session, fid: int) -> bytes:
     """The value of an attribute, or without a name, all names."""
     value = b""
     held = session.new_fid()
@@ -513,7 +517,8 @@ async def _xattr(name: bytes, session: Session, fid: int) -> bytes:
     return value
 
 
-async def _set_xattr(name: bytes, value: bytes, flags: int, session: Session, fid: int) -> None:
+async def set_xattr(name: bytes, value: bytes, flags: int, session: Session, fid: int) -> None:
+    """Set an attribute, or remove it: an empty value with XATTR_REPLACE."""
     draft = await session.copy(fid)
     done = 0
     try:

@@ -98,7 +98,7 @@ class Session:
     @asynccontextmanager
     async def child_of(self, directory: int, name: bytes) -> AsyncIterator[int]:
         """A fid for what has this name in a directory, clunked at the end."""
-        child, _ = await self._step(directory, [name])
+        child = await self.child(directory, name)
         try:
             yield child
         finally:
@@ -130,6 +130,11 @@ class Session:
             if fid is not None:
                 self.clunk(fid)
         return await self._walk_stepwise(names, follow)
+
+    async def child(self, directory: int, name: bytes) -> int:
+        """A new fid for what has this name in a directory."""
+        fid, _ = await self._step(directory, [name])
+        return fid
 
     async def copy(self, fid: int) -> int:
         """A new fid for the same file."""

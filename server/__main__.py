@@ -14,6 +14,7 @@ from typing import NoReturn
 import structlog
 import uvloop
 
+from client import mount
 from client.commands import add_parsers
 from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     export_command.add_parser(commands)
     connect.add_parser(commands)
     add_parsers(commands)
+    mount.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",

@@ -34,13 +34,14 @@ def tool_for(
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["tmpfs9p", *arguments])
-        handler = signal.getsignal(signal.SIGINT)
+        handlers = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGHUP)]
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
                 main()
         finally:
-            signal.signal(signal.SIGINT, handler)
+            for number, handler in handlers:
+                signal.signal(number, handler)
         assert isinstance(ended.value.code, int)
         return Done(ended.value.code, *capfd.readouterr())
 

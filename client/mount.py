@@ -1,0 +1,290 @@
+"""The command ``tmpfs9p mount``, also ``mount.tmpfs9p``: a server's files in a directory.
+
+Rules of this file:
+
+* The kernel's own client is used where there is one and the user is root; else FUSE.
+* It returns when the mount is ready; a process stays where one is needed, until umount(8).
+* It exits 0; 2 if it is used wrongly; 32 if the mount fails, as mount(8).
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import uvloop
+
+from . import v9fs
+from .address import PORT, parse
+from .filesystem import MSIZE, FileSystem
+
+#: For how long, in seconds, the kernel may believe what it was told, by the value of ``cache``.
+TIMES = {"none": 0.0, "mmap": 1.0, "loose": 3600.0}
+#: Options that are for the kernel, whatever is mounted.
+PASSED = ("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "sync", "dirsync")
+#: Options that say what is so anyway, or are for others.
+IGNORED = ("rw", "suid", "dev", "exec", "atime", "async", "defaults", "auto", "noauto", "nofail",
+           "_netdev", "user", "users", "nouser", "owner", "group")  # fmt: skip
+
+EXAMPLES = """\
+examples:
+  tmpfs9p mount ssh://me@host/run/t9.sock ~/scratch
+  tmpfs9p mount -o ro,aname=tools tcp://127.0.0.1:5640 /mnt
+  umount ~/scratch                        (fusermount3 -u, if you are not root)
+
+/etc/fstab, with mount.tmpfs9p in /sbin:
+  tcp://10.1.2.3:5640 /mnt tmpfs9p _netdev,cache=loose 0 0
+"""
+
+
+class MountError(Exception):
+    """It can not be mounted; says why."""
+
+
+@dataclass(slots=True)
+class Options:
+    """What ``-o`` says."""
+
+    ro: bool = False
+    aname: str = "/"
+    uname: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    msize: int = MSIZE
+    cache: str = "mmap"
+    driver: str = "auto"
+    patience: float = 30.0
+    allow_other: bool = False
+    passed: tuple[str, ...] = ()
+
+
+def options_of(texts: list[str]) -> Options:
+    """What options say.
+
+    Raises:
+        ValueError: one is none, or has a value that can not be.
+    """
+    made = Options()
+    for word in ",".join(texts).split(","):
+        key, equals, value = word.partition("=")
+        if key in PASSED:
+            made.passed += (key,)
+        elif key in ("ro", "allow_other") and not equals:
+            setattr(made, key, True)
+        elif key in _VALUES and equals:
+            setattr(made, key, _value(key, value))
+        elif word and key not in IGNORED and not key.startswith("x-"):
+            known = ", ".join(["ro", "allow_other", *(f"{key}=" for key in _VALUES), *PASSED])
+            raise ValueError(f"-o {word}: allowed are {known}")
+    return made
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"allowed are {', '.join(allowed)}")
+        return value
+
+    return check
+
+
+def _number(value: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise ValueError("it takes a number")
+    return int(value)
+
+
+_VALUES: dict[str, Callable[[str], object]] = {
+    "aname": str,
+    "uname": str,
+    "uid": _number,
+    "gid": _number,
+    "msize": _number,
+    "cache": _one_of(*TIMES),
+    "driver": _one_of("auto", "kernel", "fuse"),
+    "patience": _number,
+}
+
+
+def _value(key: str, value: str) -> object:
+    try:
+        return _VALUES[key](value)
+    except ValueError as error:
+        raise ValueError(f"-o {key}={value}: {error}") from None
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Enter ``mount`` among the commands; a parsed one has ``run``, which ends the program."""
+    parser = commands.add_parser(
+        "mount",
+        help="mount a server's files on a directory",
+        description="Mount a server's files on a directory.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def helper() -> NoReturn:
+    """``mount.tmpfs9p``, as mount(8) calls it."""
+    parser = argparse.ArgumentParser(prog="mount.tmpfs9p", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    _arguments(parser)
+    for letter in "snv":
+        parser.add_argument(f"-{letter}", action="store_true", help=argparse.SUPPRESS)
+    _run(parser.parse_args())
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", dest="options", metavar="OPTIONS", action="append", default=[],
+        help="with commas between: see docs/mount.md")  # fmt: skip
+    parser.add_argument(
+        "-f", "--foreground", action="store_true", help="stay until it is unmounted"
+    )
+    parser.add_argument("address", metavar="ADDR", help="tcp://HOST[:PORT], unix:///PATH, "
+        "tls://HOST[:PORT] or ssh://[USER@]HOST[:PORT]/PATH")  # fmt: skip
+    parser.add_argument("directory", metavar="DIR")
+
+
+def _run(arguments: argparse.Namespace) -> NoReturn:
+    try:
+        options = options_of(arguments.options)
+        fs = FileSystem(
+            arguments.address,
+            aname=options.aname,
+            uname=options.uname,
+            uid=options.uid,
+            gid=options.gid,
+            msize=options.msize,
+            patience=options.patience,
+        )
+    except ValueError as error:
+        print(f"tmpfs9p mount: {error}", file=sys.stderr)
+        sys.exit(2)
+    kernel = options.driver == "kernel" or (options.driver == "auto" and v9fs.is_there())
+    serve = _by_kernel if kernel else _by_fuse
+    directory = os.path.abspath(arguments.directory)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that is closed, for ssh too
+
+    def work(ready: Callable[[], None]) -> None:
+        uvloop.run(serve(fs, options, directory, ready, arguments.foreground))
+
+    try:
+        if arguments.foreground:
+            work(lambda: None)
+        else:
+            _in_background(work)
+    except MountError as error:
+        print(f"tmpfs9p mount: {error}", file=sys.stderr)
+        sys.exit(32)
+    sys.exit(0)
+
+
+def _in_background(work: Callable[[Callable[[], None]], None]) -> None:
+    """Do it in a process of its own; return when it is ready, or has ended.
+
+    Raises:
+        MountError: it could not be done.
+    """
+    told, tell = os.pipe()
+    if not os.fork():
+        os.close(told)
+
+        def ready() -> None:
+            os.setsid()
+            os.chdir("/")
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(nowhere, number)
+            os.write(tell, b"+")
+            os.close(tell)
+
+        status = 0
+        try:
+            work(ready)
+        except MountError as error:
+            os.write(tell, str(error).encode(errors="replace"))
+            status = 32
+        os._exit(status)
+    os.close(tell)
+    with open(told, "rb") as answers:
+        answer = answers.read()
+    if answer != b"+":
+        raise MountError(answer.decode() or "ended before it was ready")
+
+
+async def _by_fuse(
+    fs: FileSystem, options: Options, directory: str, ready: Callable[[], None], _: bool
+) -> None:
+    """Serve a FUSE mount until it is unmounted.
+
+    Raises:
+        MountError: it can not be.
+    """
+    try:
+        import pyfuse3  # noqa: PLC0415 it may be missing
+        import pyfuse3.asyncio  # noqa: PLC0415
+
+        from .fuse import operations  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        needed = f"no module {error.name}; pip install 'tmpfs9p[fuse]'"
+        raise MountError(f"FUSE: {needed}") from None
+    pyfuse3.asyncio.enable()
+    words = {"default_permissions", "subtype=tmpfs9p", *options.passed}
+    words.add("fsname=" + fs.address.replace("\\", "\\\\").replace(",", "\\,"))
+    words |= {"ro"} if options.ro else set()
+    words |= {"allow_other"} if options.allow_other else set()
+    if os.geteuid() == 0:
+        words |= {"allow_other", "dev", "suid"} - {word[2:] for word in options.passed}
+    uid = os.geteuid() if options.uid is None else options.uid
+    try:
+        async with fs:
+            asked = await operations(fs, uid, TIMES[options.cache])
+            try:
+                pyfuse3.init(asked, directory, words)
+            except RuntimeError:
+                raise MountError(f"{directory}: it can not be mounted there") from None
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, pyfuse3.terminate)
+            try:
+                ready()
+                await pyfuse3.main()
+            finally:
+                pyfuse3.close(unmount=True)
+    except OSError as error:
+        raise MountError(f"{fs.address}: {error.strerror or error}") from None
+
+
+async def _by_kernel(
+    fs: FileSystem, options: Options, directory: str, ready: Callable[[], None], foreground: bool
+) -> None:
+    """Have the kernel mount it; stay if that was asked for, or the connection needs it.
+
+    Raises:
+        MountError: it can not be.
+    """
+    place = parse(fs.address)
+    words = ["version=9p2000.L", f"msize={options.msize}", f"cache={options.cache}"]
+    words += [f"aname={options.aname}", *options.passed, *(["ro"] if options.ro else [])]
+    words += [f"{key}={value}" for key, value in (
+        ("uname", options.uname), ("access", options.uid), ("dfltgid", options.gid)
+    ) if value is not None]  # fmt: skip
+    try:
+        if place.scheme == "unix":
+            await v9fs.mount(place.path, directory, [*words, "trans=unix"])
+            ready()
+        elif place.scheme == "tcp":
+            host, port = await v9fs.resolved(place.host, place.port or PORT)
+            await v9fs.mount(host, directory, [*words, "trans=tcp", f"port={port}"])
+            ready()
+        else:
+            await v9fs.mount_carried(place, directory, words, ready)
+    except OSError as error:
+        raise MountError(f"{fs.address}: {error.strerror or error}") from None
+    if foreground:
+        v9fs.wait_for_end(directory)
