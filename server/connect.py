@@ -72,10 +72,12 @@ def _run(arguments: argparse.Namespace) -> NoReturn:
             context = context_of(ssl.PROTOCOL_TLS_CLIENT, "", *files)
             name = arguments.server_name or where.host
             status = 1
-            uvloop.run(_through_tls(_connected(where), context, name))
+            with _connected(where) as sock:
+                uvloop.run(_through_tls(sock, context, name))
         else:
             status = 1
-            _Bridge(_connected(where)).run()
+            with _connected(where) as sock:
+                _Bridge(sock).run()
         status = 0
     except ConfigError as error:
         print(f"tmpfs9p: {error}", file=sys.stderr)
@@ -106,7 +108,11 @@ def _address(arguments: argparse.Namespace) -> Address:
 def _connected(where: Address) -> socket.socket:
     if isinstance(where, Unix):
         sock = socket.socket(socket.AF_UNIX)
-        sock.connect(where.path)
+        try:
+            sock.connect(where.path)
+        except OSError:
+            sock.close()
+            raise
         return sock
     sock = socket.create_connection((where.host, where.port), PATIENCE)
     sock.settimeout(None)

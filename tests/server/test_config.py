@@ -235,6 +235,7 @@ def test_addresses_read_and_write_the_same(text: str, expected: Tcp | Unix) -> N
         ("mode", "0755", 0o755),
         ("mode", "0o755", 0o755),
         ("uid", "4294967294", 4294967294),
+        ("user", "daemon", pwd.getpwnam("daemon")),
         ("gid", "0", 0),
         ("log-format", "json", "json"),
         ("log-level", "debug", "debug"),
