@@ -6,16 +6,12 @@ import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from . import test_programs as programs
 from .fuse import LIMIT, PROGRAM, Host, Served, why_not
-from .test_programs import (  # noqa: F401 they run here, too
-    test_a_program_is_built_and_run,
-    test_git_clones_checks_and_commits,
-    test_sqlite,
-    test_tar_brings_a_tree_there_and_back,
-)
 
 pytestmark = pytest.mark.kernel
 
@@ -163,3 +159,37 @@ def test_a_mount_may_be_read_only(guest: Host, server: Served) -> None:
         assert Path(top, "f").read_text() == "f"
         with pytest.raises(OSError, match="Read-only"):
             Path(top, "g").write_text("g")
+
+
+# The programs that work on the kernel's own mount; a host has the face of a guest.
+
+every_cache = pytest.mark.parametrize("cache", ["none", "mmap", "loose"])
+
+
+@every_cache
+def test_tar(guest: Any, server: Any, cache: str) -> None:
+    programs.test_tar_brings_a_tree_there_and_back(guest, server, cache)
+
+
+@every_cache
+def test_git(guest: Any, server: Any, cache: str) -> None:
+    programs.test_git_clones_checks_and_commits(guest, server, {"cache": cache})
+
+
+@every_cache
+def test_a_compiler(guest: Any, server: Any, cache: str) -> None:
+    programs.test_a_program_is_built_and_run(guest, server, {"cache": cache})
+
+
+@pytest.mark.parametrize(
+    ("mode", "cache"),
+    [
+        ("delete", "none"),
+        ("delete", "mmap"),
+        ("delete", "loose"),
+        ("wal", "mmap"),
+        ("wal", "loose"),
+    ],
+)
+def test_sqlite(guest: Any, server: Any, mode: str, cache: str) -> None:
+    programs.test_sqlite(guest, server, mode, {"cache": cache})
