@@ -128,6 +128,7 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "swap-encrypt": "true",
         "client-memory": "128m",
         "tls-user": "bob=6",
+        "user": "daemon",
     }.get(key, "12345")
     default = WITH_SWAP if "swap" in key or key == "ram" else WITH_TLS if "tls" in key else {}
     others = {other: texts for other, texts in default.items() if other != key}
