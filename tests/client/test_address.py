@@ -105,8 +105,10 @@ async def test_over_ssh_the_connection_runs_through_a_process(ssh: None, server:
         process.kill()
         assert (await fs.stat("/f")).st_size == 3 << 20
         again = fs._current.connection.carrier
-    assert process.returncode == -9
     assert again is not None
+    assert again is not process
+    # Whichever of asyncio's two waiters comes first tells the status; the other knows none.
+    assert process.returncode in (-9, 255)
     assert again.returncode is not None
 
 
