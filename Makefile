@@ -3,6 +3,7 @@
 # make bench    how fast it is, of what this machine can do; tables and plots in bench/results
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
+# make bench-mount    FUSE mounts, over ssh and else, beside sshfs (as root); ends in bench/results
 # make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
 # make chaos    clients that work and attack, faults, a real mount (ARGS="--seed N --seconds M")
 # make dist     build the sdist and the wheel
@@ -13,7 +14,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist worksteal
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint fuzz bench bench-memory bench-kernel chaos dist clean
+.PHONY: serve test lint fuzz bench bench-memory bench-kernel bench-mount chaos dist clean
 
 serve: .venv/serve
 	@if $(MAKE) --silent build/compiled; then export PYTHONPATH=build/compiled; else \
@@ -21,9 +22,7 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages fuse3 libfuse3-dev pkg-config
-	@$(BIN)/pip install --quiet --editable '.[fuse]' || \
-	  echo "pyfuse3 can not be built (see above): FUSE mounts are not tested"
+	tests/install-packages 9mount fuse3 openssh-client openssh-server
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
@@ -49,6 +48,10 @@ bench-memory: .venv/bench build/compiled
 bench-kernel: .venv/bench build/compiled
 	tests/install-packages diod fio
 	PYTHONPATH=build/compiled $(BIN)/python -m bench.kernel
+
+bench-mount: .venv/bench build/compiled
+	tests/install-packages fuse3 openssh-client openssh-server sshfs
+	PYTHONPATH=build/compiled $(BIN)/python -m bench.mount
 
 chaos: .venv/test
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -180,15 +180,19 @@ def output(*command: str) -> str:
     return subprocess.check_output(command, text=True, cwd=REPOSITORY).strip()
 
 
-def conditions(guest: Guest, trees: list[str], mounts: dict[str, str]) -> list[str]:
+def processor() -> str:
+    """What kind this machine has."""
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    cpu = found[1] if found else platform.machine()
+    return found[1] if found else platform.machine()
+
+
+def conditions(guest: Guest, trees: list[str], mounts: dict[str, str]) -> list[str]:
     versions = output("dpkg-query", "-W", "-f", "${Package} ${Version}, ", *PROGRAMS, "git", "tar")
     commit = output("git", "describe", "--always", "--dirty")
     kernel = guest.sh("uname -r").strip()
     return [
         f"* {datetime.now(UTC):%Y-%m-%d}, commit {commit}",
-        f"* host: {cpu}, {os.cpu_count()} processors, Linux {platform.release()}",
+        f"* host: {processor()}, {os.cpu_count()} processors, Linux {platform.release()}",
         f"* guest: User Mode Linux {kernel}, tap with mtu {MTU} and no offloads",
         f"* Python {platform.python_version()}, {versions.removesuffix(',')}",
         f"* git checkout: {trees[0]}; tar x: {trees[1]}; find: that tree",

@@ -53,7 +53,7 @@ class Address:
 
         Args:
             make: makes the protocol.
-            tls: for ``tls://``; by default, what the system trusts is trusted.
+            tls: for ``tls://``.
 
         Raises:
             OSError: it can not be reached.
@@ -63,7 +63,8 @@ class Address:
             return (await loop.create_unix_connection(make, self.path))[1]
         if self.scheme == "ssh":
             return await self._through_ssh(make)
-        context = (tls or ssl.create_default_context()) if self.scheme == "tls" else None
+        assert tls is not None or self.scheme == "tcp"
+        context = tls if self.scheme == "tls" else None
         return (await loop.create_connection(make, self.host, self.port or PORT, ssl=context))[1]
 
     async def _through_ssh(self, make: Callable[[], Connection]) -> Connection:
@@ -71,13 +72,16 @@ class Address:
         with its:
             end = its.fileno()
             try:
-                ssh = await asyncio.create_subprocess_exec(*self.ssh(), stdin=end, stdout=end)
+                ssh = await asyncio.create_subprocess_exec(
+                    *self.ssh(), stdin=end, stdout=end, stderr=asyncio.subprocess.PIPE
+                )
             except BaseException:
                 ours.close()
                 raise
         ours.setblocking(False)
         _, made = await asyncio.get_running_loop().create_connection(make, sock=ours)
         made.carrier = ssh
+        made.telling = asyncio.create_task(_tell(ssh))
         return made
 
     def ssh(self) -> list[str]:
@@ -86,6 +90,13 @@ class Address:
         user = ["-l", self.login] if self.login else []
         remote = f"tmpfs9p connect {shlex.quote('unix://' + self.path)}"
         return ["ssh", "-T", *port, *user, "--", self.host, remote]
+
+
+async def _tell(process: asyncio.subprocess.Process) -> None:
+    """Write what it writes where errors go; itself it shall not hold that open."""
+    assert process.stderr is not None
+    while text := await process.stderr.read(4096):
+        os.write(2, text)
 
 
 def parse(text: str) -> Address:

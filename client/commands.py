@@ -22,7 +22,7 @@ from typing import NoReturn
 import uvloop
 from tqdm import tqdm
 
-from . import listing
+from . import listing, tls
 from .attributes import Stat
 from .copying import Copier, Here, Place
 from .filesystem import FileSystem
@@ -294,6 +294,7 @@ def _parser(
         default=os.environ.get("TMPFS9P_ANAME", "/"),
         help="export (default: TMPFS9P_ANAME of the environment, else /)",
     )
+    tls.add_arguments(parser)
     parser.set_defaults(run=partial(_run, name, do))
     return parser
 
@@ -325,7 +326,9 @@ def _run(
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
-        fs = FileSystem(arguments.addr, aname=arguments.aname)
+        files = (arguments.cert, arguments.key, arguments.ca)
+        given = tls.context(*files) if arguments.addr.startswith("tls:") else None
+        fs = FileSystem(arguments.addr, aname=arguments.aname, tls=given)
         status = uvloop.run(_done(Doing(name, fs, arguments), do))
         sys.stdout.flush()
     except ValueError as error:

@@ -3,6 +3,7 @@
 Rules of this file:
 
 * Any number of requests may be on their way; a reply belongs to the request whose tag it bears.
+* Requests that are made together go out together, and who made them is woken up once.
 * A call that is cancelled flushes its request; neither of the two tags is used again before the
   server has answered the Tflush, after which nothing more comes for the other (flush(5)).
 * There are fewer calls than tags, so that each may be followed by a Tflush and a Tclunk.
@@ -15,9 +16,9 @@ import errno
 import os
 import ssl
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 from server.wire.codec import HEADER, MESSAGES, Malformed, Message
@@ -37,12 +38,21 @@ CALLS_MAX = NOTAG // 4
 Dial = Callable[[Callable[[], "Connection"]], Awaitable["Connection"]]
 
 
-@dataclass(slots=True)
 class Call:
-    """A request on its way."""
+    """Requests on their way that were made together, or the only one.
 
-    kind: type[Message]
-    reply: asyncio.Future[Any]
+    Attributes:
+        kinds: what they are, by tag.
+        replies: what is here of their replies, by tag: messages, and refusals as OSErrors.
+        whole: done when all are here, with that.
+    """
+
+    __slots__ = ("kinds", "replies", "whole")
+
+    def __init__(self, kinds: dict[int, type[Message]], whole: asyncio.Future[Any]) -> None:
+        self.kinds = kinds
+        self.replies: dict[int, Any] = {}
+        self.whole = whole
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -51,11 +61,13 @@ class Connection(asyncio.BufferedProtocol):
     Attributes:
         msize: the largest message, in bytes.
         carrier: the process that carries it, if one does.
+        telling: what tells of that process' errors.
     """
 
     def __init__(self, msize: int) -> None:
         self.msize = msize
         self.carrier: Process | None = None
+        self.telling: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = memoryview(bytearray(msize + ROOM))
@@ -83,7 +95,9 @@ class Connection(asyncio.BufferedProtocol):
             raise UnreachableError(error.errno, error.strerror or str(error)) from error
         assert isinstance(made, cls)
         try:
-            version = await made._ask(NOTAG, Tversion, (msize, VERSION))
+            (version,) = await made._ask([NOTAG], [(Tversion, msize, VERSION)])
+            if isinstance(version, OSError):
+                raise version
             if version.version != VERSION or not MSIZE_MIN <= version.msize <= msize:
                 raise OSError(errno.EPROTONOSUPPORT, f"the server answers {version}")
         except BaseException:
@@ -104,6 +118,8 @@ class Connection(asyncio.BufferedProtocol):
             with suppress(ProcessLookupError):
                 self.carrier.terminate()
             await self.carrier.wait()
+        if self.telling is not None:
+            await self.telling
 
     async def call(self, kind: type[Message], *fields: Any) -> Any:
         """The reply to a request; data that it writes must not change before it is here.
@@ -112,10 +128,29 @@ class Connection(asyncio.BufferedProtocol):
             OSError: the server refused it; EAGAIN, too many are on their way.
             ConnectionError: the connection has ended; whether it was done is unknown.
         """
-        await self._writable.wait()
-        if len(self._calls) >= CALLS_MAX:
+        (reply,) = await self.batch([(kind, *fields)])
+        if isinstance(reply, OSError):
+            raise reply
+        return reply
+
+    async def batch(self, requests: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The replies to requests that are made together, in their order.
+
+        Args:
+            requests: of each, the kind and its fields.
+
+        Returns:
+            Messages; for what the server has refused, the OSError.
+
+        Raises:
+            OSError: EAGAIN, too many are on their way.
+            ConnectionError: the connection has ended; what was done is unknown.
+        """
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if len(self._calls) + len(requests) > CALLS_MAX:
             raise OSError(errno.EAGAIN, "too many requests are on their way")
-        return await self._ask(self._tags.pop(), kind, fields)
+        return await self._ask([self._tags.pop() for _ in requests], requests)
 
     def post(self, done: Callable[[], None], kind: type[Message], *fields: Any) -> None:
         """Make a request to whose reply only matters that it has come: ``done`` is called then."""
@@ -125,35 +160,41 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(ConnectionAbortedError(errno.ECONNABORTED, "nothing is answered"))
             return
 
-        def replied(reply: asyncio.Future[Any]) -> None:
-            reply.exception()  # nobody minds
+        def replied(whole: asyncio.Future[Any]) -> None:
+            whole.exception()  # nobody minds
             done()
 
-        self._send(self._tags.pop(), kind, fields).add_done_callback(replied)
+        self._send([self._tags.pop()], [(kind, *fields)]).whole.add_done_callback(replied)
 
-    async def _ask(self, tag: int, kind: type[Message], fields: tuple[Any, ...]) -> Any:
-        reply = self._send(tag, kind, fields)
+    async def _ask(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> list[Any]:
+        call = self._send(tags, requests)
         try:
-            return await reply
+            replies = await call.whole
         except asyncio.CancelledError:
-            if tag in self._calls and self._calls[tag].reply is reply:
-                self.post(lambda: self._end(tag), Tflush, tag)
+            for tag in tags:
+                if self._calls.get(tag) is call:
+                    self.post(partial(self._end, tag), Tflush, tag)
             raise
+        return [replies[tag] for tag in tags]
 
-    def _send(self, tag: int, kind: type[Message], fields: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def _send(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> Call:
         if self._transport is None or not self.is_open:
             raise ConnectionResetError(errno.ECONNRESET, str(self._why))
-        reply = self._loop.create_future()
-        self._calls[tag] = Call(kind, reply)
-        if kind is Twrite:
-            fid, offset, data = fields
-            self._transport.writelines([Twrite.head(tag, fid, offset, len(data)), data])
-        else:
-            self._transport.write(kind.pack(tag, *fields))
-        return reply
+        call = Call({}, self._loop.create_future())
+        parts: list[Buffer] = []
+        for tag, (kind, *fields) in zip(tags, requests, strict=True):
+            call.kinds[tag] = kind
+            self._calls[tag] = call
+            if kind is Twrite:
+                fid, offset, data = fields
+                parts += [Twrite.head(tag, fid, offset, len(data)), data]
+            else:
+                parts.append(kind.pack(tag, *fields))
+        self._transport.writelines(parts)
+        return call
 
     def _end(self, tag: int) -> None:
-        """The call with this tag is over; the next may have the tag."""
+        """The request with this tag is over; the next may have the tag."""
         if self._calls.pop(tag, None) is not None and tag != NOTAG:
             self._tags.append(tag)
 
@@ -174,9 +215,9 @@ class Connection(asyncio.BufferedProtocol):
         self._writable.set()
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            if not call.reply.done():
-                call.reply.set_exception(ConnectionResetError(errno.ECONNRESET, str(self._why)))
-                call.reply.exception()  # nobody need wait for it
+            if not call.whole.done():
+                call.whole.set_exception(ConnectionResetError(errno.ECONNRESET, str(self._why)))
+                call.whole.exception()  # nobody need wait for it
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -212,17 +253,19 @@ class Connection(asyncio.BufferedProtocol):
             Malformed: it is none that could come.
         """
         call = self._calls.get(tag)
-        if call is None or kind not in (call.kind.TYPE + 1, Rlerror.TYPE):
+        if call is None or kind not in (call.kinds[tag].TYPE + 1, Rlerror.TYPE):
             raise Malformed(f"a reply of type {kind} and tag {tag}")
         declared = MESSAGES[kind]
         fields = declared.unpack(buffer, at, end)
-        if call.reply.cancelled():
+        if call.whole.cancelled():
             return  # its tag is free when the Tflush is answered
         self._end(tag)
         if declared is Rlerror:
             (code,) = fields
-            call.reply.set_exception(OSError(code, os.strerror(code)))
+            call.replies[tag] = OSError(code, os.strerror(code))
         elif declared in (Rread, Rreaddir):
-            call.reply.set_result(declared(bytes(fields[0])))
+            call.replies[tag] = declared(bytes(fields[0]))
         else:
-            call.reply.set_result(declared(*fields))
+            call.replies[tag] = declared(*fields)
+        if len(call.replies) == len(call.kinds):
+            call.whole.set_result(call.replies)

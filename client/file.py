@@ -27,7 +27,7 @@ from server.wire.constants import (
     O_APPEND,
     SETATTR_SIZE,
 )
-from server.wire.messages import Tfsync, Tgetattr, Tlock, Tlopen, Tread, Tsetattr, Twrite
+from server.wire.messages import Tfsync, Tgetattr, Tgetlock, Tlock, Tlopen, Tread, Tsetattr, Twrite
 from server.wire.primitives import Buffer
 
 from .attributes import Stat, stat_of
@@ -65,7 +65,7 @@ class File:
         self._fid = fid
         self._found = found
         self._number = fs.entered(self)
-        self._locks: set[tuple[int, int]] = set()  # (start, length) of what was locked
+        self._locks: set[tuple[int | None, int, int]] = set()  # owner, start, length
         self._closed = False
         self._reopening = asyncio.Lock()
 
@@ -98,6 +98,8 @@ class File:
 
     async def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; fewer only at the end of the file."""
+        if size <= self._fs.data_max:
+            return (await self._read(offset, size))[0]
         parts = []
         async with aclosing(in_order(self._reads(size, offset))) as results:
             async for part, asked in results:
@@ -105,6 +107,18 @@ class File:
                 if len(part) < asked:
                     break
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def data_max(self) -> int:
+        """The most bytes that one request reads or writes."""
+        return self._fs.data_max
+
+    async def read(self, count: int, offset: int) -> bytes:
+        """What one request reads: some of ``count`` bytes, none only at the end of the file."""
+        data: bytes = (
+            await self.on(lambda session, fid: session.call(Tread, fid, offset, count))
+        ).data
+        return data
 
     async def read_all(self, offset: int = 0) -> bytes:
         """All that is in it from ``offset`` on."""
@@ -122,6 +136,9 @@ class File:
         view = memoryview(data).cast("B")
         if self.appends:
             return await self._append(view)
+        if len(view) <= self._fs.data_max:
+            await self._write(view, offset)
+            return len(view)
         async with aclosing(in_order(self._writes(view, offset))) as results:
             async for _ in results:
                 pass
@@ -130,55 +147,85 @@ class File:
     async def truncate(self, size: int) -> None:
         """Make it end at ``size``."""
         nothing = (0,) * 4
-        await self._on(
+        await self.on(
             lambda session, fid: session.call(Tsetattr, fid, SETATTR_SIZE, 0, 0, 0, size, *nothing)
         )
 
     async def stat(self) -> Stat:
         """Its attributes."""
-        return stat_of(
-            await self._on(lambda session, fid: session.call(Tgetattr, fid, GETATTR_ALL))
-        )
+        return stat_of(await self.on(lambda session, fid: session.call(Tgetattr, fid, GETATTR_ALL)))
 
     async def sync(self) -> None:
         """Have the server keep what was written, as far as it keeps anything."""
-        await self._on(lambda session, fid: session.call(Tfsync, fid, 0))
+        await self.on(lambda session, fid: session.call(Tfsync, fid, 0))
 
     async def lock(
-        self, start: int = 0, length: int = 0, *, exclusive: bool = True, wait: bool = True
+        self,
+        start: int = 0,
+        length: int = 0,
+        *,
+        exclusive: bool = True,
+        wait: bool = True,
+        owner: int | None = None,
     ) -> bool:
         """Lock bytes, to the end if ``length`` is 0; whether that was done.
 
         Args:
             exclusive: nobody else may have a lock there; else only shared ones.
             wait: until it is possible; else the answer may be False.
+            owner: whose it is, a number of 32 bits; by default this file's own.
         """
         kind = LOCK_TYPE_WRLCK if exclusive else LOCK_TYPE_RDLCK
         flags = LOCK_FLAGS_BLOCK if wait else 0
-        while await self._lock(kind, flags, start, length) != LOCK_SUCCESS:
+        while await self._lock(kind, flags, start, length, owner) != LOCK_SUCCESS:
             if not wait:
                 return False
-        self._locks.add((start, length))
+        self._locks.add((owner, start, length))
         return True
 
-    async def unlock(self, start: int = 0, length: int = 0) -> None:
+    async def unlock(self, start: int = 0, length: int = 0, *, owner: int | None = None) -> None:
         """Unlock bytes, to the end if ``length`` is 0."""
-        await self._lock(LOCK_TYPE_UNLCK, 0, start, length)
+        await self._lock(LOCK_TYPE_UNLCK, 0, start, length, owner)
+        self.unlocked(start, length, owner)
+
+    def has_locks_of(self, owner: int) -> bool:
+        """Whether it has locks of an owner."""
+        return any(who == owner for who, _, _ in self._locks)
+
+    def unlocked(self, start: int, length: int, owner: int | None) -> None:
+        """Bytes are unlocked, perhaps through another file with the same owner."""
         stop = start + length if length else 1 << 64
         self._locks = {
-            (first, size)
-            for first, size in self._locks
-            if first < start or (first + size if size else 1 << 64) > stop
+            (who, first, size)
+            for who, first, size in self._locks
+            if who != owner or first < start or (first + size if size else 1 << 64) > stop
         }
 
-    async def _lock(self, kind: int, flags: int, start: int, length: int) -> int:
-        owner = self._number, os.fsencode(f"{socket.gethostname()}:{os.getpid()}")
+    async def locked(
+        self, start: int, length: int, *, exclusive: bool, owner: int | None = None
+    ) -> tuple[bool, int, int] | None:
+        """What excludes such a lock, if anything does: whether it is exclusive, start, length."""
+        kind = LOCK_TYPE_WRLCK if exclusive else LOCK_TYPE_RDLCK
+        who = self._owner(owner)
+        found = await self.on(
+            lambda session, fid: session.call(Tgetlock, fid, kind, start, length, *who)
+        )
+        if found.type == LOCK_TYPE_UNLCK:
+            return None
+        return found.type == LOCK_TYPE_WRLCK, found.start, found.length
+
+    async def _lock(self, kind: int, flags: int, start: int, length: int, owner: int | None) -> int:
+        who = self._owner(owner)
         status: int = (
-            await self._on(
-                lambda session, fid: session.call(Tlock, fid, kind, flags, start, length, *owner)
+            await self.on(
+                lambda session, fid: session.call(Tlock, fid, kind, flags, start, length, *who)
             )
         ).status
         return status
+
+    def _owner(self, number: int | None) -> tuple[int, bytes]:
+        client = os.fsencode(f"{socket.gethostname()}:{os.getpid()}")
+        return self._number if number is None else number, client
 
     def _reads(self, size: int, offset: int) -> Iterator[Coroutine[Any, Any, tuple[bytes, int]]]:
         step = self._fs.data_max
@@ -195,7 +242,7 @@ class File:
                 part: bytes = (await session.call(Tread, fid, *place)).data
                 return part
 
-            part = await self._on(read)
+            part = await self.on(read)
             if not part:
                 break
             data = data + part if data else part
@@ -215,7 +262,7 @@ class File:
                 count: int = (await session.call(Twrite, fid, offset + done, part)).count
                 return count
 
-            done += await self._on(write)
+            done += await self.on(write)
 
     async def _append(self, view: memoryview) -> int:
         done = 0
@@ -226,22 +273,25 @@ class File:
                 count: int = (await session.once(Twrite, fid, 0, part)).count
                 return count
 
-            done += await self._on(append)
+            done += await self.on(append)
         return done
 
     # After a lost connection
 
-    async def _on(self, request: Request[T]) -> T:
+    async def on(self, request: Request[T]) -> T:
         """The result of a request about the fid that this file has on the connection there is."""
 
         async def operation(session: Session) -> T:
-            return await request(session, await self._fid_on(session))
+            return await request(session, await self.fid_on(session))
 
         return await self._fs.do(self.path, operation)
 
-    async def _fid_on(self, session: Session) -> int:
+    async def fid_on(self, session: Session) -> int:
+        """The fid that it has on a connection."""
         if self._closed:
             raise ValueError("the file is closed")
+        if session is self._session:
+            return self._fid
         async with self._reopening:
             if session is not self._session:
                 self._fid = await self._open_again(session)

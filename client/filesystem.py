@@ -67,6 +67,7 @@ from .errors import OutcomeUnknownError
 from .file import File
 from .pipeline import in_order
 from .session import Session, normal, split
+from .tls import FILES, context, from_environment
 
 T = TypeVar("T")
 
@@ -102,10 +103,11 @@ class FileSystem:
         gid: the group of what he makes.
         msize: the largest message, in bytes.
         patience: seconds for which a lost connection is tried to be made again.
-        tls: for ``tls://``: whom to trust, and who comes.
+        tls: for ``tls://``: whom to trust, and who comes; by default, what the environment says
+            (TMPFS9P_CERT, TMPFS9P_KEY, TMPFS9P_CA).
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is none, or a file for TLS is not what it must be.
     """
 
     def __init__(
@@ -123,7 +125,10 @@ class FileSystem:
         place = addresses.parse(address)
         uname = place.uname if uname is None else uname
         uid = place.uid if uid is None else uid
+        if tls is None and place.scheme == "tls":
+            tls = context(*map(from_environment, FILES))
         self.address = address
+        self.tls = tls
         self._begin = partial(Session.begin, partial(place.dial, tls=tls), msize, aname, uname, uid)
         self._gid = os.getegid() if gid is None else gid
         self._patience = patience
@@ -145,6 +150,11 @@ class FileSystem:
         self._closed = True
         if self._current is not None:
             await self._current.connection.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._current is not None and self._current.connection.is_open
 
     @property
     def data_max(self) -> int:

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ import uvloop
 from . import v9fs
 from .address import PORT, parse
 from .filesystem import MSIZE, FileSystem
+from .fuse.device import Device, mount, unmount
+from .fuse.operations import operations
+from .tls import FILES, context, from_environment
 
 #: For how long, in seconds, the kernel may believe what it was told, by the value of ``cache``.
 TIMES = {"none": 0.0, "mmap": 1.0, "loose": 3600.0}
@@ -59,6 +63,9 @@ class Options:
     driver: str = "auto"
     patience: float = 30.0
     allow_other: bool = False
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
     passed: tuple[str, ...] = ()
 
 
@@ -107,6 +114,7 @@ _VALUES: dict[str, Callable[[str], object]] = {
     "cache": _one_of(*TIMES),
     "driver": _one_of("auto", "kernel", "fuse"),
     "patience": _number,
+    **dict.fromkeys(FILES, str),
 }
 
 
@@ -162,6 +170,7 @@ def _run(arguments: argparse.Namespace) -> NoReturn:
             gid=options.gid,
             msize=options.msize,
             patience=options.patience,
+            tls=_tls(options) if arguments.address.startswith("tls:") else None,
         )
     except ValueError as error:
         print(f"tmpfs9p mount: {error}", file=sys.stderr)
@@ -183,6 +192,15 @@ def _run(arguments: argparse.Namespace) -> NoReturn:
         print(f"tmpfs9p mount: {error}", file=sys.stderr)
         sys.exit(32)
     sys.exit(0)
+
+
+def _tls(options: Options) -> ssl.SSLContext:
+    """What the options say, or else the environment.
+
+    Raises:
+        ValueError: a file is not what it must be.
+    """
+    return context(*(getattr(options, name) or from_environment(name) for name in FILES))
 
 
 def _in_background(work: Callable[[Callable[[], None]], None]) -> None:
@@ -226,15 +244,6 @@ async def _by_fuse(
     Raises:
         MountError: it can not be.
     """
-    try:
-        import pyfuse3  # noqa: PLC0415 it may be missing
-        import pyfuse3.asyncio  # noqa: PLC0415
-
-        from .fuse import operations  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        needed = f"no module {error.name}; pip install 'tmpfs9p[fuse]'"
-        raise MountError(f"FUSE: {needed}") from None
-    pyfuse3.asyncio.enable()
     words = {"default_permissions", "subtype=tmpfs9p", *options.passed}
     words.add("fsname=" + fs.address.replace("\\", "\\\\").replace(",", "\\,"))
     words |= {"ro"} if options.ro else set()
@@ -246,16 +255,19 @@ async def _by_fuse(
         async with fs:
             asked = await operations(fs, uid, TIMES[options.cache])
             try:
-                pyfuse3.init(asked, directory, words)
-            except RuntimeError:
-                raise MountError(f"{directory}: it can not be mounted there") from None
+                descriptor = mount(directory, words)
+            except FileNotFoundError:
+                raise MountError("there is no fusermount3 (Debian: fuse3)") from None
+            except OSError as error:
+                raise MountError(f"{directory}: {error}") from None
+            device = asked.device = Device(descriptor, fs.data_max, asked)
             for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, pyfuse3.terminate)
+                asyncio.get_running_loop().add_signal_handler(number, device.end)
             try:
                 ready()
-                await pyfuse3.main()
+                await device.serve()
             finally:
-                pyfuse3.close(unmount=True)
+                unmount(directory)
     except OSError as error:
         raise MountError(f"{fs.address}: {error.strerror or error}") from None
 
@@ -283,7 +295,7 @@ async def _by_kernel(
             await v9fs.mount(host, directory, [*words, "trans=tcp", f"port={port}"])
             ready()
         else:
-            await v9fs.mount_carried(place, directory, words, ready)
+            await v9fs.mount_carried(place, fs.tls, directory, words, ready)
     except OSError as error:
         raise MountError(f"{fs.address}: {error.strerror or error}") from None
     if foreground:

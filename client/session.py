@@ -14,9 +14,9 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from server.wire.codec import Message
 from server.wire.constants import IOHDRSZ, MAXWELEM, NOFID, QTSYMLINK
@@ -25,6 +25,8 @@ from server.wire.primitives import Qid
 
 from .connection import Connection, Dial
 from .errors import OutcomeUnknownError
+
+T = TypeVar("T")
 
 ROOT = 0
 #: Symbolic links that are followed on the way to one file (path_resolution(7)).
@@ -68,9 +70,17 @@ class Session:
             OutcomeUnknownError: the connection ended meanwhile.
             OSError: as :meth:`Connection.call`.
         """
+        return await self.unrepeated(self.call(kind, *fields))
+
+    async def unrepeated(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of requests that, if they were made twice, would not do the same.
+
+        Raises:
+            OutcomeUnknownError: the connection ended meanwhile.
+        """
         sent = self.connection.is_open
         try:
-            return await self.call(kind, *fields)
+            return await work
         except ConnectionError as lost:
             if not sent:
                 raise
@@ -163,6 +173,10 @@ class Session:
             return self._free.pop()
         self._last += 1
         return self._last
+
+    def free(self, fid: int) -> None:
+        """A number is none of a fid, as the server has said."""
+        self._free.append(fid)
 
     async def _try(self, start: int, names: list[bytes]) -> tuple[int | None, list[Qid]]:
         """Walk as far as it goes: a fid if that is all of it, and the qids on the way."""

@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .address import PORT, Address
@@ -26,7 +27,8 @@ def is_there() -> bool:
     if os.geteuid() != 0:
         return False
     if not _is_known():
-        subprocess.run(["modprobe", "-q", "9p"], check=False)  # noqa: S607
+        with suppress(FileNotFoundError):
+            subprocess.run(["modprobe", "-q", "9p"], check=False)  # noqa: S607
     return _is_known()
 
 
@@ -65,7 +67,11 @@ async def mount(
 
 
 async def mount_carried(
-    place: Address, directory: str, options: Sequence[str], ready: Callable[[], None]
+    place: Address,
+    tls: ssl.SSLContext | None,
+    directory: str,
+    options: Sequence[str],
+    ready: Callable[[], None],
 ) -> None:
     """The same for ``ssh://`` and ``tls://``; stays for TLS until it is unmounted.
 
@@ -73,7 +79,8 @@ async def mount_carried(
         OSError: it refuses, or can not be reached.
     """
     if place.scheme == "tls":
-        await _mount_by_tls(place, directory, options, ready)
+        assert tls is not None
+        await _mount_by_tls(place, tls, directory, options, ready)
         return
     ours, its = socket.socketpair()
     with ours:
@@ -86,11 +93,13 @@ async def mount_carried(
 
 
 async def _mount_by_tls(
-    place: Address, directory: str, options: Sequence[str], ready: Callable[[], None]
+    place: Address,
+    tls: ssl.SSLContext,
+    directory: str,
+    options: Sequence[str],
+    ready: Callable[[], None],
 ) -> None:
-    there = await asyncio.open_connection(
-        place.host, place.port or PORT, ssl=ssl.create_default_context()
-    )
+    there = await asyncio.open_connection(place.host, place.port or PORT, ssl=tls)
     ours, its = socket.socketpair()
     with its:
         here = await asyncio.open_connection(sock=ours)

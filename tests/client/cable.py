@@ -59,8 +59,11 @@ class Cable:
 
     async def passed(self, kind: type[Message]) -> None:
         """Wait until one more such request has passed."""
-        before = self.requests[kind.TYPE]
-        while self.requests[kind.TYPE] == before:
+        await self.reached(kind, self.requests[kind.TYPE] + 1)
+
+    async def reached(self, kind: type[Message], count: int) -> None:
+        """Wait until so many such requests have passed in all."""
+        while self.requests[kind.TYPE] < count:
             self._news.clear()
             await self._news.wait()
 

@@ -2,20 +2,21 @@
 
 Rules
 - Scripts have /tmp and $HOME of their own; mounts end with the test, however it ends.
-- Who has no FUSE, no pyfuse3 or is not root is told so.
+- Who has no FUSE, or is not root, is told so.
 """
 
 import contextlib
 import itertools
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 from .uml import LabError, Result
 
@@ -33,8 +34,6 @@ def why_not() -> str | None:
         return "a mount for all users needs root"
     if not Path("/dev/fuse").exists():
         return "there is no /dev/fuse"
-    if find_spec("pyfuse3") is None:
-        return "pyfuse3 is missing: apt install libfuse3-dev, pip install '.[fuse]'"
     missing = [name for name in ("fusermount3", "git", "gcc", "sqlite3") if not shutil.which(name)]
     return f"missing programs: {' '.join(missing)}" if missing else None
 
@@ -43,12 +42,13 @@ class Served:
     """A server in a process of its own.
 
     Attributes:
-        address: its unix socket.
+        path: its unix socket.
+        address: that, as the client has it.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "socket"
-        self.address = f"unix://{self._path}"
+        self.path = directory / "socket"
+        self.address = f"unix://{self.path}"
         self.start()
 
     def start(self) -> None:
@@ -66,6 +66,13 @@ class Served:
         """End it."""
         self._process.terminate()
         self._process.communicate(timeout=LIMIT)
+
+
+class Addressed(Protocol):
+    """What can be mounted."""
+
+    @property
+    def address(self) -> str: ...
 
 
 class Host:
@@ -102,7 +109,7 @@ class Host:
 
     @contextlib.contextmanager
     def mount(
-        self, server: Served, path: str = "a", *, cache: str = "mmap", extra: str = ""
+        self, server: Addressed, path: str = "a", *, cache: str = "mmap", extra: str = ""
     ) -> Iterator[str]:
         """The server's file system, mounted."""
         place = self._scratch / path.replace("/", "_")
@@ -119,6 +126,33 @@ class Host:
         subprocess.run(["umount", place], check=True)
         if process.wait(LIMIT):
             raise LabError(f"the mount exited with {process.returncode}")
+
+
+@contextlib.contextmanager
+def mounted(place: Path) -> Iterator[list[int]]:
+    """What is mounted there is used, then unmounted: which processes serve it; they end with it."""
+    serving = [
+        int(pid) for pid in os.listdir("/proc") if pid.isdigit() and str(place) in _line(pid)
+    ]
+    try:
+        ends = [os.pidfd_open(pid) for pid in serving]
+        yield serving
+    except BaseException:
+        for pid in serving:
+            os.kill(pid, signal.SIGKILL)
+        subprocess.run(["umount", "--lazy", place], check=True)
+        raise
+    subprocess.run(["umount", place], check=True)
+    for end in ends:
+        assert select.select([end], [], [], LIMIT)[0], "a process stays"
+        os.close(end)
+
+
+def _line(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def mount_in_foreground(address: str, place: Path, options: str) -> subprocess.Popen[bytes]:

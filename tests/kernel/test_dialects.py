@@ -3,13 +3,14 @@
 Other programs on such mounts are among test_programs.
 """
 
+import shutil
 from typing import Any
 
 import pytest
 
 from .cases import cases
 from .test_programs import DESCRIBE, MAKE_TREE, PLAIN, UNIX
-from .uml import Guest, Server
+from .uml import SERVER_ADDRESS, Guest, Server
 
 pytestmark = pytest.mark.kernel
 
@@ -155,3 +156,17 @@ def test_users_are_checked_by_the_server(guest: Guest, server: Server) -> None:
         assert guest.run(f"{as_user} cat {top}/secret").status == 1
         guest.sh(f"{as_user} sh -c 'echo data >{top}/mine'")
         assert guest.sh(f"stat -c %u {top}/mine") == "1234\n"
+
+
+def test_9mount_mounts_it_in_9p2000(guest: Guest, server: Server) -> None:
+    """Debian's tool of that name, for users who are not root."""
+    if shutil.which("9mount") is None:
+        pytest.skip("Debian's package 9mount is missing")
+    guest.sh(f"""
+        mkdir -p /mnt/n; 9mount -s 'tcp!{SERVER_ADDRESS}!{server.port}' /mnt/n
+        grep ' /mnt/n 9p .*noextend' /proc/mounts
+        echo data >/mnt/n/file; test "$(cat /mnt/n/file)" = data; mkdir /mnt/n/d
+        mv /mnt/n/file /mnt/n/new
+        test "$(ls /mnt/n)" = "$(printf 'd\\nnew')"
+        umount /mnt/n
+    """)

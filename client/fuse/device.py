@@ -1,0 +1,248 @@
+"""Device: /dev/fuse, through which the kernel asks.
+
+Rules of this file:
+
+* What can be answered at once is answered at once; whatever has to wait becomes a task.
+* What is written stays in the buffer in which it came, until its task has ended.
+* Who asks and is interrupted has his task cancelled only if the file system allows it.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from typing import Any
+
+from . import protocol
+from .protocol import Request
+
+#: Bytes of one write, at most.
+IO_MAX = 1 << 20
+PAGE = os.sysconf("SC_PAGESIZE")
+#: Requests that are taken before others have their turn.
+TURN = 16
+#: Requests that the kernel makes of its own accord (read-ahead, ...) at a time.
+BACKGROUND = 64
+#: Buffers that are kept.
+SPARE = 16
+#: Writes of up to so many bytes are copied out of the buffer.
+SMALL = 1 << 16
+
+#: What is asked for of what the kernel has.
+FLAGS = (
+    protocol.ASYNC_READ
+    | protocol.POSIX_LOCKS
+    | protocol.ATOMIC_O_TRUNC
+    | protocol.EXPORT_SUPPORT
+    | protocol.BIG_WRITES
+    | protocol.DONT_MASK
+    | protocol.FLOCK_LOCKS
+    | protocol.AUTO_INVAL_DATA
+    | protocol.DO_READDIRPLUS
+    | protocol.ASYNC_DIO
+    | protocol.PARALLEL_DIROPS
+    | protocol.MAX_PAGES
+    | protocol.CACHE_SYMLINKS
+    | protocol.HANDLE_KILLPRIV_V2
+)
+
+#: An answer: its parts, or None if there is to be none.
+Answer = list[bytes | bytearray | memoryview] | bytes | None
+
+
+def mount(directory: str, options: Iterable[str]) -> int:
+    """Have fusermount3 mount it: the descriptor of the device.
+
+    Raises:
+        OSError: it refuses; says what it says.
+    """
+    ours, its = socket.socketpair()
+    with ours, its:
+        command = ["fusermount3", "-o", ",".join(options), "--", directory]
+        done = subprocess.run(  # noqa: S603 fusermount3 checks what it is told
+            command,
+            env={**os.environ, "_FUSE_COMMFD": str(its.fileno())},
+            pass_fds=[its.fileno()],
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+        if done.returncode:
+            raise OSError(done.stderr.strip().removeprefix("fusermount3: ") or "it is refused")
+        _, found, _, _ = socket.recv_fds(ours, 1, 1)
+    os.set_blocking(found[0], False)
+    return found[0]
+
+
+def unmount(directory: str) -> None:
+    """End a mount, when nobody uses it any more."""
+    command = ["fusermount3", "-u", "-q", "-z", "--", directory]
+    subprocess.run(command, check=False)  # noqa: S603
+
+
+class Device:
+    """Serves one mount.
+
+    Args:
+        descriptor: of the device; it is closed at the end.
+        io_max: bytes that a request may write, or read.
+        operations: whose methods answer, by name; each takes a :class:`.Request`, and the fields
+            and names of what is asked; it returns an :data:`Answer` or a coroutine of one.  Its
+            ``may_be_interrupted(unique)`` says whether to cancel that.
+    """
+
+    def __init__(self, descriptor: int, io_max: int, operations: Any) -> None:
+        self._descriptor = descriptor
+        self._pages = max(min(io_max, IO_MAX) // PAGE, 1)
+        self._operations = operations
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._buffer = bytearray(self._pages * PAGE + protocol.HEAD_MAX)
+        self._spare: list[bytearray] = []
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._methods = {
+            opcode: (getattr(operations, layout.method), layout)
+            for opcode, layout in protocol.REQUESTS.items()
+            if hasattr(operations, layout.method)
+        }
+
+    async def serve(self) -> None:
+        """Answer until it is unmounted."""
+        self._loop.add_reader(self._descriptor, self._readable)
+        try:
+            await self._ended
+        finally:
+            self._loop.remove_reader(self._descriptor)
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            os.close(self._descriptor)
+
+    def end(self) -> None:
+        """Have :meth:`serve` return."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def invalidate(self, inode: int) -> None:
+        """Have the kernel forget what it knows of a file; waits for pages that are being read."""
+        body = protocol.INVAL_INODE.pack(inode, 0, 0)
+        head = protocol.OUT.pack(protocol.OUT.size + len(body), protocol.NOTIFY_INVAL_INODE, 0)
+        with suppress(FileNotFoundError):  # it knows none
+            os.writev(self._descriptor, [head, body])
+
+    def recycle(self, data: memoryview) -> None:
+        """What was written is not needed any more."""
+        whole = data.obj
+        data.release()
+        if isinstance(whole, bytearray) and len(self._spare) < SPARE:
+            self._spare.append(whole)
+
+    def _readable(self) -> None:
+        for _ in range(TURN):
+            try:
+                size = os.readv(self._descriptor, [self._buffer])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOENT:  # it was interrupted before it was taken
+                    continue
+                self.end()
+                return
+            self._take(size)
+
+    def _take(self, size: int) -> None:
+        buffer = self._buffer
+        _, opcode, *who = protocol.IN.unpack_from(buffer)
+        request = Request(*who)
+        if opcode == protocol.INIT:
+            self._agree(request)
+            return
+        if opcode == protocol.INTERRUPT:
+            self._interrupted(struct.unpack_from("=Q", buffer, protocol.IN.size)[0])
+            return
+        if opcode not in self._methods:
+            self._refuse(request, errno.ENOSYS)
+            return
+        method, layout = self._methods[opcode]
+        at = protocol.IN.size
+        arguments = list(layout.fields.unpack_from(buffer, at))
+        at += layout.fields.size
+        for _ in range(layout.names):
+            end = buffer.index(0, at)
+            arguments.append(bytes(buffer[at:end]))
+            at = end + 1
+        if layout.data:
+            arguments.append(self._data(at, size))
+        try:
+            answer = method(request, *arguments)
+        except OSError as error:
+            self._refuse(request, _number(error))
+            return
+        except Exception:
+            self._refuse(request, errno.EIO)
+            raise
+        if isinstance(answer, Coroutine):
+            task = self._loop.create_task(self._answer_later(request, answer))
+            self._tasks[request.unique] = task
+        elif answer is not None:
+            self._answer(request, answer)
+
+    def _data(self, start: int, stop: int) -> memoryview:
+        """What the buffer has there; if that is much, there is another buffer then."""
+        if stop - start <= SMALL:
+            return memoryview(bytes(memoryview(self._buffer)[start:stop]))
+        data = memoryview(self._buffer)[start:stop]
+        self._buffer = self._spare.pop() if self._spare else bytearray(len(self._buffer))
+        return data
+
+    async def _answer_later(self, request: Request, work: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            answer = await work
+        except OSError as error:
+            self._refuse(request, _number(error))
+        except asyncio.CancelledError:
+            self._refuse(request, errno.EINTR)
+        except BaseException:
+            self._refuse(request, errno.EIO)
+            raise
+        else:
+            if answer is not None:
+                self._answer(request, answer)
+        finally:
+            del self._tasks[request.unique]
+
+    def _answer(self, request: Request, answer: Answer) -> None:
+        parts = answer if isinstance(answer, list) else [answer] if answer else []
+        size = protocol.OUT.size + sum(map(len, parts))
+        with suppress(FileNotFoundError, OSError):  # whoever has asked is gone, or the mount
+            os.writev(self._descriptor, [protocol.OUT.pack(size, 0, request.unique), *parts])
+
+    def _refuse(self, request: Request, number: int) -> None:
+        with suppress(OSError):
+            head = protocol.OUT.pack(protocol.OUT.size, -number, request.unique)
+            os.write(self._descriptor, head)
+
+    def _agree(self, request: Request) -> None:
+        """The first request: what both can do."""
+        major, _, ahead, flags = protocol.INIT_IN.unpack_from(self._buffer, protocol.IN.size)
+        if major != protocol.MAJOR:
+            self._refuse(request, errno.EPROTO)
+            return
+        words = protocol.MAJOR, protocol.MINOR, ahead, flags & FLAGS
+        limits = BACKGROUND, BACKGROUND * 3 // 4, self._pages * PAGE, 1, self._pages
+        self._answer(request, protocol.INIT_OUT.pack(*words, *limits))
+
+    def _interrupted(self, unique: int) -> None:
+        task = self._tasks.get(unique)
+        if task is not None and self._operations.may_be_interrupted(unique):
+            task.cancel()
+
+
+def _number(error: OSError) -> int:
+    if isinstance(error, ConnectionError):
+        return errno.EIO
+    return error.errno or errno.EIO
