@@ -89,7 +89,7 @@ def _vhost_user(text: str) -> VhostUser:
         "vhost-user:///PATH?tag=TAG, with &user=USER if that is who runs the VMM; "
         "TAG is up to 31 letters, digits, dots, dashes and underscores"
     )
-    place, _, query = text.partition("?")
+    place, _, query = text.rpartition("?")
     path = place.removeprefix("vhost-user://")
     try:
         given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True))
