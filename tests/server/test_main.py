@@ -125,7 +125,7 @@ def test_help_names_every_option_and_its_default() -> None:
         assert "".join(f"--{key}{option.metavar}{option.help}".split()) in text
     for default in ("(default:tcp://127.0.0.1:5640)", "(default:50%)", "(default:1m)"):
         assert default in text
-    assert "--config FILE" in text
+    assert "--configFILE" in text
 
 
 # Serving
