@@ -50,15 +50,17 @@ class Chain:
 
     Attributes:
         head: the first of its descriptors, which names it when it is given back.
+        descriptors: how many of them say where all that is, which takes time.
         readable: views of what the guest says; it may change at any time.
         writable: address and length of each piece of where the answer goes.
         room: bytes of these in all.
     """
 
-    __slots__ = ("head", "readable", "room", "writable")
+    __slots__ = ("descriptors", "head", "readable", "room", "writable")
 
     def __init__(self, head: int) -> None:
         self.head = head
+        self.descriptors = 0
         self.readable: list[memoryview] = []
         self.writable: list[tuple[int, int]] = []
         self.room = 0
@@ -100,8 +102,11 @@ class Ring:
         self._next = base  # of the available ring, to take
         self._seen = base  # up to where there was something
         self._done = self._told = self._used[1]  # of the used ring: written, and published
-        #: Whether a driver has just begun to use it, which has taken no answer yet.
-        self.fresh = not (base or self._done or any(self._given))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever taken from it or given back: a driver begins to use it."""
+        return not (self._next or self._done or any(self._given))
 
     @property
     def base(self) -> int:
@@ -181,6 +186,7 @@ class Ring:
                 continue
             if not length:
                 raise VhostError("an empty descriptor")
+            chain.descriptors += 1
             if flags & WRITE:
                 _append(chain.writable, address, length)
                 chain.room += length
