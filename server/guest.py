@@ -21,7 +21,7 @@ Rules of this file:
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -33,7 +33,7 @@ from .spin import Spin
 from .vhost.device import Device
 from .vhost.memory import VhostError
 from .vhost.message import Inbox
-from .vhost.ring import Chain, Ring
+from .vhost.ring import Chain, Ring, Span
 from .wire.primitives import HEADER, HEADER_SIZE, Buffer
 
 log = structlog.get_logger()
@@ -226,43 +226,46 @@ class Guest:
 
     def _handle(self, ring: Ring, chain: Chain) -> int:
         """Handle the request in a chain; how many bytes that moved."""
-        size, tag = self._receive(chain.readable)
+        size, tag = self._receive(chain.request)
         session = self._session
-        if not session.out:
-            chain.readable.clear()  # that memory may go
+        out = session.out
+        if not out:
             self._waiting[tag] = chain
             return size
-        answer = session.out[:]
-        session.out.clear()
-        ring.push(chain, answer)
+        size += ring.push(chain, out)
+        out.clear()
         if self._waiting and not session.waits:  # it was a Tversion
             self._give_up()
-        return size + sum(map(len, answer))
+        return size
 
-    def _receive(self, readable: list[memoryview]) -> tuple[int, int]:
+    def _receive(self, request: Span) -> tuple[int, int]:
         """Hand a request to the session; its size and its tag."""
         session = self._session
         frame = self._scratch
-        there = sum(map(len, readable))
+        there = request.left
         have = min(there, HEAD)
-        _copy(readable, 0, frame[:have])
         if have < HEADER_SIZE:
             raise VhostError(f"a request of {have} bytes")
+        request.read(frame[:have])
         size, _, tag = HEADER.unpack_from(frame)
         if not HEADER_SIZE <= size <= there:
             raise VhostError(f"a request of {size} bytes in {there}")
-        session.receive(frame, 0, min(size, have))
         if size <= have:
+            session.receive(frame, 0, size)
             return size, tag
-        if session.cargo is not None:
-            for view in _from(readable, have, size):
-                session.cargo.fill(view)
+        session.receive(frame, 0, have)
+        cargo = session.cargo
+        if cargo is not None:
+            while cargo.room:
+                room = cargo.room[0]
+                request.read(room)
+                cargo.received(len(room))
             session.landed()
             return size, tag
         if size > len(frame):
             frame = memoryview(bytearray(size))
             frame[:have] = self._scratch[:have]
-        _copy(readable, have, frame[have:size])
+        request.read(frame[have:size])
         session.receive(frame, 0, size)
         return size, tag
 
@@ -279,22 +282,3 @@ class Guest:
         for tag in [tag for tag in self._waiting if not self._session.awaits(tag)]:
             self._answered.append((self._waiting.pop(tag), []))
         self._soon()
-
-
-def _from(views: list[memoryview], start: int, stop: int) -> Iterator[memoryview]:
-    """What stands in ``views`` from byte ``start`` to ``stop`` of them all."""
-    for view in views:
-        if start < len(view):
-            yield view[start:stop]
-        start = max(start - len(view), 0)
-        stop -= len(view)
-        if stop <= 0:
-            return
-
-
-def _copy(views: list[memoryview], start: int, to: memoryview) -> None:
-    """Fill ``to`` with what stands in ``views`` from byte ``start`` of them all."""
-    done = 0
-    for view in _from(views, start, start + len(to)):
-        to[done : done + len(view)] = view
-        done += len(view)

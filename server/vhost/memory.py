@@ -113,23 +113,17 @@ class Memory:
             raise VhostError("no such region of memory")
         self._regions = rest
 
-    def views(self, address: int, length: int) -> list[memoryview]:
-        """``length`` bytes of the guest from ``address``; several views if regions meet there.
+    def view(self, address: int, most: int) -> memoryview:
+        """Up to so many bytes of the guest from ``address``: fewer where its region ends.
 
         Raises:
-            VhostError: not all of it is memory.
+            VhostError: there is no memory.
         """
-        views: list[memoryview] = []
         for region in self._regions:
             start = address - region.guest
             if 0 <= start < region.size:
-                stop = min(start + length, region.size)
-                views.append(region.view[start:stop])
-                length -= stop - start
-                if not length:
-                    return views
-                address += stop - start
-        raise VhostError(f"{length} bytes at {address:#x} are not in the guest's memory")
+                return region.view[start : start + most]
+        raise VhostError(f"{address:#x} is not in the guest's memory")
 
     def at_user(self, address: int, length: int) -> memoryview:
         """``length`` bytes at an address of the VMM.

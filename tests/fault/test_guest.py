@@ -272,7 +272,6 @@ ATTACKS = {
     "at null": asks((0, len(REQUEST), 0), ROOM),
     "behind memory": asks((END - 4, len(REQUEST), 0), ROOM),
     "over the end of numbers": asks((LAST - 4, len(REQUEST), 0), ROOM),
-    "4 GiB": asks((GUEST + SPARE, 0xFFFFFFFF, 0), ROOM),
     "room nowhere": asks(WHOLE[0], (END, LARGEST, WRITE)),
     "room that ends nowhere": asks(WHOLE[0], (END - 10, LARGEST, WRITE)),
     "room over the end of numbers": asks(WHOLE[0], (LAST - 4, LARGEST, WRITE)),
