@@ -5,6 +5,7 @@ Rules of this file:
 * Whatever address comes from outside, all that it stands for must be in the table.
 * A region stays mapped as long as some view of it is in use: to replace the table pulls nothing
   from under anybody.
+* A mapping is of whole pages of the file, which may be huge.
 * A file that shrinks while it is mapped is SIGBUS for who touches it.  Where the file can be sealed
   against that, it is; where not, the VMM is trusted.
 """
@@ -52,14 +53,23 @@ class Region:
     def __init__(self, place: Place, fd: int) -> None:
         self.place = place
         self.guest, self.size, self.user, offset = place
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise VhostError("memory that is not a file")
+        if not self.size:
+            raise VhostError("a region of no memory")
+        page = status.st_blksize
+        start = offset // page * page
+        stop = min((offset + self.size + page - 1) // page * page, status.st_size)
+        if stop < offset + self.size:
+            raise VhostError(f"{self.size} bytes at {offset} of a file of {status.st_size}")
         with suppress(OSError):  # it has been made so that it can not be sealed
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         try:
-            self.view = memoryview(mmap.mmap(fd, self.size, offset=offset))
+            mapping = mmap.mmap(fd, stop - start, offset=start)
         except (OSError, ValueError, OverflowError) as error:
             raise VhostError(f"memory that can not be mapped: {error}") from None
+        self.view = memoryview(mapping)[offset - start : offset - start + self.size]
 
 
 class Memory:

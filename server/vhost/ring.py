@@ -127,12 +127,14 @@ class Chain:
 
     Attributes:
         head: the first of its descriptors, which names it when it is given back.
+        descriptors: how many of them say where all that is, which takes time.
     """
 
-    __slots__ = ("answer", "head", "request")
+    __slots__ = ("answer", "descriptors", "head", "request")
 
     def __init__(self, head: int, memory: Memory) -> None:
         self.head = head
+        self.descriptors = 0
         self.request = Span(memory)
         self.answer = Span(memory)
 
@@ -173,8 +175,11 @@ class Ring:
         self._next = base  # of the available ring, to take
         self._seen = base  # up to where there was something
         self._done = self._told = self._used[1]  # of the used ring: written, and published
-        #: Whether a driver has just begun to use it, which has taken no answer yet.
-        self.fresh = not (base or self._done or any(self._given))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever taken from it or given back: a driver begins to use it."""
+        return not (self._next or self._done or any(self._given))
 
     @property
     def base(self) -> int:
@@ -262,6 +267,7 @@ class Ring:
                 continue
             if not length:
                 raise VhostError("an empty descriptor")
+            chain.descriptors += 1
             if flags & WRITE:
                 answer.append(address, length)
             elif answer.left:
