@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
+from .addresses import Address, Cid, Network, Stdio, Tcp, Tls, Unix, Vsock, is_among
 from .certificates import Certificates
-from .config import Address, Network, Tcp, Tls, Unix
 from .connection import Buffers, Connection, Replies
 from .fids import Client
 from .identity import Peer, address_of, certified, peer_of
@@ -43,6 +44,8 @@ class ListenError(Exception):
     """An address that can not be listened on; says which and why."""
 
 
+#: A kind of address.
+Where = TypeVar("Where", bound=Address)
 #: What serves a client that has come in: its socket, who it is, and under what it is counted.
 Welcome = Callable[[socket.socket, Peer, str], None]
 
@@ -52,11 +55,13 @@ class Door:
     """A listening socket, and what serves the clients that come in there.
 
     Attributes:
-        secure: they have to prove who they are; so they may be anywhere, unless --allow is given.
+        allow: the networks whose clients may connect; those of this machine always may.
+        secure: they have to prove who they are; so they may be anywhere, unless ``allow`` says.
     """
 
     sock: socket.socket
     welcome: Welcome
+    allow: tuple[Network, ...]
     secure: bool = False
 
 
@@ -104,31 +109,31 @@ class Server:
         self._per_peer: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
-    def listen(self, address: Address) -> Address:
+    def listen(self, address: Where) -> Where:
         """Accept clients at ``address`` from now on; the address with the port it really has.
 
         Raises:
             ListenError: it can not be bound, or anybody could come in there.
         """
         try:
-            sock = _bound_tcp(address) if isinstance(address, Tcp) else self._bound_unix(address)
+            sock = self._bound(address)
         except OSError as error:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
+        door = Door(sock, self._welcome, self._allowed(sock))
         if isinstance(address, Tls):
-            door = Door(sock, self._greet, secure=True)
-        else:
-            door = Door(sock, self._welcome)
-        if not self._allow and not door.secure and _is_exposed(sock):
+            door = replace(door, welcome=self._greet, secure=True)
+        if not door.allow and not door.secure and _is_exposed(sock):
             sock.close()
+            who = "cid:N" if isinstance(address, Vsock) else "CIDR"
             raise ListenError(
-                f"{address}: others than this machine could connect; say who may: add --allow CIDR"
+                f"{address}: others than this machine could connect; say who may: add --allow {who}"
             )
         self._doors.append(door)
         self._resume_accepting(door)
         if isinstance(address, Tcp):
-            return type(address)(address.host, sock.getsockname()[1])
+            return replace(address, port=sock.getsockname()[1])
         return address
 
     def give(self, uid: int, gid: int) -> None:
@@ -171,10 +176,21 @@ class Server:
         await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
 
-    def _bound_unix(self, address: Unix) -> socket.socket:
-        """Every user may connect, for the kernel tells who he is."""
-        self._unix.append(UnixSocket(address.path, mode=0o666))
-        return self._unix[-1].sock
+    def _bound(self, address: Address) -> socket.socket:
+        if isinstance(address, Unix):  # every user may connect, for the kernel tells who he is
+            self._unix.append(UnixSocket(address.path, mode=0o666))
+            return self._unix[-1].sock
+        if isinstance(address, Vsock):
+            return _bound(socket.AF_VSOCK, (address.cid, address.port))
+        family, _, _, _, name = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )[0]
+        return _bound(family, name)
+
+    def _allowed(self, sock: socket.socket) -> tuple[Network, ...]:
+        """The networks of the kind from which clients come to this socket."""
+        virtual = sock.family == socket.AF_VSOCK
+        return tuple(it for it in self._allow if isinstance(it, Cid) == virtual)
 
     def _resume_accepting(self, door: Door) -> None:
         if door in self._doors:
@@ -202,18 +218,44 @@ class Server:
             loop.remove_reader(door.sock)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, door)
             return
+        self._let_in(sock, peer, door)
+
+    def adopt(self, sock: socket.socket, ended: Callable[[], None]) -> None:
+        """Serve a client whose connection is there already; ``ended`` is called when it has gone.
+
+        Raises:
+            ListenError: it has gone before.
+        """
+        try:
+            peer = peer_of(sock)
+        except OSError as error:
+            raise ListenError(f"{Stdio()}: {error.strerror}") from None
+
+        def welcome(sock: socket.socket, peer: Peer, who: str) -> None:
+            def gone(connection: Connection) -> None:
+                self._gone(who, connection)
+                ended()
+
+            self._serve(sock, peer, gone)
+
+        if not self._let_in(sock, peer, Door(sock, welcome, self._allowed(sock))):
+            ended()
+
+    def _let_in(self, sock: socket.socket, peer: Peer, door: Door) -> bool:
+        """Serve a client, if it may come in; whether it may."""
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
-        refusal = self._refusal(peer, who, door.secure)
+        refusal = self._refusal(peer, who, door)
         if refusal is not None:
             self._refusals.log(peer.name, refusal)
             sock.close()
-            return
+            return False
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._empty.clear()
         self._per_peer[who] += 1
         door.welcome(sock, peer, who)
+        return True
 
     def _welcome(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that speaks 9P right away."""
@@ -281,11 +323,10 @@ class Server:
         self._relays.discard(task)
         self._leave(who)
 
-    def _refusal(self, peer: Peer, who: str, secure: bool) -> str | None:
+    def _refusal(self, peer: Peer, who: str, door: Door) -> str | None:
         """Why one more connection of this peer is not taken, if it is not."""
-        address = peer.address
-        anybody = address is None or (secure and not self._allow)
-        if not anybody and not any(address in network for network in self._allow):
+        anybody = door.secure and not door.allow
+        if not anybody and peer.address is not None and not is_among(peer.address, door.allow):
             return "not in --allow"
         if self._per_peer.total() >= self._limits.max_connections:
             return "more than --max-connections"
@@ -333,16 +374,13 @@ class Refusals:
 
 def _is_exposed(sock: socket.socket) -> bool:
     """Whether a listening socket can be reached from other machines."""
-    if sock.family == socket.AF_UNIX:
-        return False
+    if sock.family in {socket.AF_UNIX, socket.AF_VSOCK}:
+        return sock.family == socket.AF_VSOCK
     return not address_of(sock.getsockname()).is_loopback
 
 
-def _bound_tcp(address: Tcp) -> socket.socket:
-    family, kind, protocol, _, name = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+def _bound(family: int, name: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(name)
