@@ -23,7 +23,7 @@ from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
 from . import __version__, connect, export_command, session, stdio
-from .addresses import CID_HOST, Address, Stdio, Tcp, Tls, Unix, Vsock
+from .address import CID_HOST, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
 from .commands import commands
 from .config import OPTIONS, Config, ExportConfig, load
@@ -35,6 +35,9 @@ from .store import Store
 from .usage import ConfigError
 
 log = structlog.get_logger()
+
+#: The largest message that Linux takes over virtio, in bytes (net/9p/trans_virtio.c).
+VIRTIO_MSIZE = 512000
 
 EXAMPLES = """\
 examples:
@@ -140,7 +143,7 @@ async def serve(config: Config, client: socket.socket | None = None) -> None:
             await _add(store, export)
         if config.control is not None:
             control = _control(config.control, store, config)
-        bound: list[Address] = []
+        bound: list[Listened] = []
         for address in config.listen:
             if not isinstance(address, Stdio):
                 bound.append(server.listen(address))
@@ -242,8 +245,11 @@ def _cipher() -> Cipher:
     return Xts()
 
 
-def _how_to_use(address: Address, msize: int) -> str:
+def _how_to_use(address: Listened, msize: int) -> str:
     """What to type on a Linux client to mount this address, or to connect to it."""
+    if isinstance(address, VhostUser):
+        options = f"trans=virtio,version=9p2000.L,msize={min(msize, VIRTIO_MSIZE)}"
+        return f"mount in the guest: mount -t 9p -o {options} {address.tag} /mnt"
     if isinstance(address, Tls):
         return f"connect: tmpfs9p connect {address} --cert FILE --key FILE --ca FILE"
     if isinstance(address, Vsock):

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
-from .addresses import SERVED, Address, Network, Stdio, Tls, network, served
+from .address import Listened, Stdio, Tls, listened
 from .limits import Limits
+from .network import Network, network
 from .usage import ConfigError
 from .wire.constants import MSIZE_MIN
 
@@ -160,10 +161,11 @@ class Option:
 #: The options of ``serve`` by their key.
 OPTIONS: dict[str, Option] = {
     "listen": Option(
-        served,
+        listened,
         "tcp://127.0.0.1:5640",
         "ADDR",
-        f"address to listen on, {SERVED}; may be given several times",
+        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, vsock://CID:PORT, "
+        "vhost-user:///PATH?tag=TAG or stdio:; may be given several times",
         many=True,
     ),
     "allow": Option(
@@ -354,7 +356,7 @@ class Config:
         exports: the default one, then the others in the order in which they were given.
     """
 
-    listen: tuple[Address | Stdio, ...]
+    listen: tuple[Listened | Stdio, ...]
     allow: tuple[Network, ...]
     tls_cert: str | None
     tls_key: str | None

@@ -15,7 +15,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from .addresses import FORMS, Address, Tcp, Tls, Unix, address
+from .address import FORMS, Address, Tcp, Tls, Unix, address
 from .stdio import Bridge, complain, is_silent
 from .usage import ConfigError
 

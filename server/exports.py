@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tmpfs_core.errors import refuse
 from tmpfs_core.mount import Mount
 
-from .addresses import Network
+from .network import Network
 
 if TYPE_CHECKING:
     from .fids import Client

@@ -12,6 +12,7 @@ on another machine, let in by the listener       none           yes
 vsock(7), this machine too, let in likewise      none           yes
 with a certificate, of root                      0              yes
 with a certificate, of any other user            his            no
+a VMM, at the socket of a device that is for it  his            yes
 ================================================ ============== ========
 
 What follows for who attaches to an export (:func:`cred_of`), in this order:
@@ -44,8 +45,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from tmpfs_core.access import Cred
 from tmpfs_core.errors import refuse
 
-from .addresses import Cid, Machine, is_among
 from .exports import Export
+from .network import Cid, Machine, is_among
 from .wire.constants import NONUNAME
 
 #: The user of a name that is nobody's here, and the group of a user who is nobody here.
@@ -139,6 +140,11 @@ def uid_of(uname: bytes, n_uname: int) -> int:
         return pwd.getpwnam(os.fsdecode(uname)).pw_uid
     except (KeyError, ValueError):
         return NOBODY
+
+
+def vouched_for(peer: Peer, name: str) -> Peer:
+    """A peer, of this name for the log, that is trusted: nobody else could connect there."""
+    return Peer(name, peer.uid, True, peer.address)
 
 
 def certified(peer: Peer, name: str, uid: int) -> Peer:

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 import structlog
 
-from .addresses import Address, Cid, Network, Stdio, Tcp, Tls, Unix, Vsock, is_among
+from .address import Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
 from .connection import Buffers, Connection, Replies
 from .fids import Client
-from .identity import Peer, address_of, certified, peer_of
+from .guest import Guest
+from .identity import Peer, address_of, certified, peer_of, vouched_for
 from .limits import Limits
+from .network import Cid, Network, is_among
 from .room import Room
 from .session import Session
 from .spin import Spin
@@ -44,8 +46,8 @@ class ListenError(Exception):
     """An address that can not be listened on; says which and why."""
 
 
-#: A kind of address.
-Where = TypeVar("Where", bound=Address)
+Where = TypeVar("Where", bound=Listened)
+
 #: What serves a client that has come in: its socket, who it is, and under what it is counted.
 Welcome = Callable[[socket.socket, Peer, str], None]
 
@@ -61,7 +63,7 @@ class Door:
 
     sock: socket.socket
     welcome: Welcome
-    allow: tuple[Network, ...]
+    allow: tuple[Network, ...] = ()
     secure: bool = False
 
 
@@ -88,7 +90,8 @@ class Server:
         self._store = store
         self._msize = msize
         self._limits = limits
-        self._allow = allow
+        self._networks = tuple(it for it in allow if not isinstance(it, Cid))
+        self._cids = tuple(it for it in allow if isinstance(it, Cid))
         self._certificates = certificates
         self._refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
@@ -101,6 +104,7 @@ class Server:
         #: Who was accepted when nothing was left to ask who he is.
         self._strangers: dict[Door, socket.socket] = {}
         self._connections: set[Connection] = set()
+        self._guests: set[Guest] = set()
         self._watch = Watch(self._connections, loop.call_later)
         #: Who is about to say who he is by TLS, and all who speak it.
         self._greeting: set[asyncio.Task[None]] = set()
@@ -116,16 +120,13 @@ class Server:
             ListenError: it can not be bound, or anybody could come in there.
         """
         try:
-            sock = self._bound(address)
+            door = self._door(address)
         except OSError as error:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
-        door = Door(sock, self._welcome, self._allowed(sock))
-        if isinstance(address, Tls):
-            door = replace(door, welcome=self._greet, secure=True)
-        if not door.allow and not door.secure and _is_exposed(sock):
-            sock.close()
+        if not door.allow and not door.secure and _is_exposed(door.sock):
+            door.sock.close()
             who = "cid:N" if isinstance(address, Vsock) else "CIDR"
             raise ListenError(
                 f"{address}: others than this machine could connect; say who may: add --allow {who}"
@@ -133,7 +134,7 @@ class Server:
         self._doors.append(door)
         self._resume_accepting(door)
         if isinstance(address, Tcp):
-            return replace(address, port=sock.getsockname()[1])
+            return replace(address, port=door.sock.getsockname()[1])
         return address
 
     def give(self, uid: int, gid: int) -> None:
@@ -162,35 +163,43 @@ class Server:
         for task in self._greeting:
             task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
-        for connection in list(self._connections):
-            connection.finish()
+        for client in self._clients():
+            client.finish()
         if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
-        for connection in list(self._connections):
-            connection.close("server stops")
+        for client in self._clients():
+            client.close("server stops")
         relays = list(self._relays)
         for task in relays:
             task.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
 
-    def _bound(self, address: Address) -> socket.socket:
-        if isinstance(address, Unix):  # every user may connect, for the kernel tells who he is
-            self._unix.append(UnixSocket(address.path, mode=0o666))
-            return self._unix[-1].sock
-        if isinstance(address, Vsock):
-            return _bound(socket.AF_VSOCK, (address.cid, address.port))
-        family, _, _, _, name = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM
-        )[0]
-        return _bound(family, name)
+    def _door(self, address: Listened) -> Door:
+        """What is listened at, and who serves there.
 
-    def _allowed(self, sock: socket.socket) -> tuple[Network, ...]:
-        """The networks of the kind from which clients come to this socket."""
-        virtual = sock.family == socket.AF_VSOCK
-        return tuple(it for it in self._allow if isinstance(it, Cid) == virtual)
+        Raises:
+            OSError, ValueError: it can not be bound.
+        """
+        match address:
+            case Tls():
+                return Door(_bound_tcp(address), self._greet, self._networks, secure=True)
+            case Tcp():
+                return Door(_bound_tcp(address), self._welcome, self._networks)
+            case Vsock():
+                sock = _bound(socket.AF_VSOCK, (address.cid, address.port))
+                return Door(sock, self._welcome, self._cids)
+            case Unix():  # every user may connect, for the kernel tells who he is
+                return Door(self._bound_unix(UnixSocket(address.path, mode=0o666)), self._welcome)
+            case VhostUser():
+                unix = UnixSocket(address.path, mode=0o600, owner=address.user)
+                return Door(self._bound_unix(unix), partial(self._plug_in, address))
+
+    def _bound_unix(self, unix: UnixSocket) -> socket.socket:
+        self._unix.append(unix)
+        return unix.sock
 
     def _resume_accepting(self, door: Door) -> None:
         if door in self._doors:
@@ -229,7 +238,7 @@ class Server:
         try:
             peer = peer_of(sock)
         except OSError as error:
-            raise ListenError(f"{Stdio()}: {error.strerror}") from None
+            raise ListenError(f"{Stdio()} {error.strerror}") from None
 
         def welcome(sock: socket.socket, peer: Peer, who: str) -> None:
             def gone(connection: Connection) -> None:
@@ -238,7 +247,7 @@ class Server:
 
             self._serve(sock, peer, gone)
 
-        if not self._let_in(sock, peer, Door(sock, welcome, self._allowed(sock))):
+        if not self._let_in(sock, peer, Door(sock, welcome, self._networks)):
             ended()
 
     def _let_in(self, sock: socket.socket, peer: Peer, door: Door) -> bool:
@@ -260,6 +269,21 @@ class Server:
     def _welcome(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that speaks 9P right away."""
         self._serve(sock, peer, partial(self._gone, who))
+
+    def _plug_in(self, device: VhostUser, sock: socket.socket, peer: Peer, who: str) -> None:
+        """Serve the guest of a VMM.  Who may connect may do all that its guest's kernel does."""
+        peer = vouched_for(peer, f"{device.tag} {who}")
+        self._guests.add(
+            Guest(
+                sock,
+                peer.name,
+                device.tag,
+                self._buffers,
+                self._spin,
+                partial(self._make_session, peer),
+                partial(self._unplugged, who),
+            )
+        )
 
     def _greet(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that has to say first who it is, by TLS."""
@@ -346,6 +370,14 @@ class Server:
         self._connections.discard(connection)
         self._leave(who)
 
+    def _unplugged(self, who: str, guest: Guest) -> None:
+        self._guests.discard(guest)
+        self._leave(who)
+
+    def _clients(self) -> list[Connection | Guest]:
+        """All that are served."""
+        return [*self._connections, *self._guests]
+
     def _leave(self, who: str) -> None:
         """A client of this peer is gone."""
         self._per_peer[who] -= 1
@@ -377,6 +409,11 @@ def _is_exposed(sock: socket.socket) -> bool:
     if sock.family in {socket.AF_UNIX, socket.AF_VSOCK}:
         return sock.family == socket.AF_VSOCK
     return not address_of(sock.getsockname()).is_loopback
+
+
+def _bound_tcp(address: Tcp) -> socket.socket:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return _bound(found[0][0], found[0][4])
 
 
 def _bound(family: int, name: tuple[Any, ...]) -> socket.socket:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from server import identity
-from server.addresses import Cid, network
 from server.exports import Export
 from server.identity import (
     NOBODY,
@@ -27,6 +26,7 @@ from server.identity import (
     user_name,
     user_named,
 )
+from server.network import Cid, network
 from server.wire.constants import NONUNAME
 from tmpfs_core.access import Cred
 from tmpfs_core.mount import Mount

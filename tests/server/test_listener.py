@@ -19,10 +19,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
-from server.addresses import CID_ANY, Tcp, Unix, Vsock, network
+from server.address import CID_ANY, Tcp, Unix, Vsock
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
+from server.network import network
 from server.wire import constants as c
 from server.wire import messages as m
 from tests.tmpfs_core.support import put
@@ -633,7 +634,7 @@ async def test_one_that_has_gone_before_is_told(
 
     monkeypatch.setattr(listener, "peer_of", gone)
     near, far = socket.socketpair()
-    with near, far, pytest.raises(ListenError, match="stdio:: Transport endpoint is not connected"):
+    with near, far, pytest.raises(ListenError, match="stdio: Transport endpoint is not connected"):
         server.adopt(near, lambda: None)
 
 

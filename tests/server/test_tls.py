@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
-from server.addresses import Tcp, Tls
+from server.address import Tcp, Tls
 from server.certificates import Certificates
 from server.identity import Peer as Identity
 from server.limits import Limits
