@@ -15,6 +15,7 @@ import syslog
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
+from typing import Any
 
 #: Bytes carried at once: a message, as long as the kernel's client has them.
 CHUNK = 1 << 20
@@ -46,7 +47,7 @@ def connection() -> Iterator[socket.socket]:
     """
     bridge: Thread | None = None
     if _is_socket(0) and os.path.sameopenfile(0, 1):
-        sock = socket.socket(fileno=os.dup(0))
+        sock = _prompt(0) or socket.socket(fileno=os.dup(0))
     else:
         sock, far = socket.socketpair()
         bridge = Thread(target=_carry, args=(Bridge(far, os.dup(0), os.dup(1)),), daemon=True)
@@ -70,6 +71,37 @@ def _is_socket(descriptor: int) -> bool:
     return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
+class PromptSocket(socket.socket):
+    """A TCP socket at which nothing waits: it sends and acknowledges at once.
+
+    The other end of QEMU's guestfwd sends the second packet of a message when the first has been
+    acknowledged (Nagle's algorithm), which would take 40 ms.  Source: tcp(7), TCP_QUICKACK: that
+    does not last.
+    """
+
+    def recv_into(self, *args: Any) -> int:
+        count = super().recv_into(*args)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return count
+
+    def recvmsg_into(self, *args: Any) -> Any:
+        received = super().recvmsg_into(*args)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return received
+
+
+def _prompt(descriptor: int) -> PromptSocket | None:
+    """The socket at this descriptor, if it is of TCP."""
+    if not _is_socket(descriptor):
+        return None
+    sock = PromptSocket(fileno=os.dup(descriptor))
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.close()
+        return None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 class Bridge:
     """Between a socket, and standard input and output or what was that."""
 
@@ -77,7 +109,7 @@ class Bridge:
         self._sock = sock
         self._stdin, self._stdout = stdin, stdout
         self._ended = Event()  # standard input has
-        _hasten(stdout)
+        self._prompt = _prompt(stdin)
 
     def run(self) -> None:
         """Carry bytes until the socket has ended.
@@ -102,11 +134,18 @@ class Bridge:
     def _send(self) -> None:
         room = memoryview(bytearray(CHUNK))
         with suppress(OSError):
-            while count := os.readv(self._stdin, [room]):
+            while count := self._read(room):
                 self._sock.sendall(room[:count])
         self._ended.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+        if self._prompt is not None:
+            self._prompt.close()
+
+    def _read(self, room: memoryview) -> int:
+        if self._prompt is not None:
+            return self._prompt.recv_into(room)
+        return os.readv(self._stdin, [room])
 
     def _write(self, rest: memoryview) -> bool:
         """Write all of it to standard output; whether anybody takes it."""
@@ -116,12 +155,3 @@ class Bridge:
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
-
-
-def _hasten(descriptor: int) -> None:
-    """Have small messages leave at once where they would wait for others: Nagle's algorithm."""
-    if not _is_socket(descriptor):
-        return
-    with socket.socket(fileno=os.dup(descriptor)) as sock:
-        if sock.family in {socket.AF_INET, socket.AF_INET6}:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

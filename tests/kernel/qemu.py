@@ -9,6 +9,7 @@ Rules
 """
 
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -17,10 +18,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from .debian import KERNEL, MODULES
-from .uml import COMPLAINT, GUEST_PROGRAMS, LabError, Result, success
+from .uml import COMPLAINT, GUEST_PROGRAMS, REPOSITORY, SERVE, LabError, Result, success
 
 PACKAGES = {
     "busybox-static": "/bin/busybox",
@@ -34,8 +35,10 @@ MACHINE = (
     *("-nographic", "-nodefaults", "-no-reboot"),
 )
 KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 loglevel=5 mitigations=off"
+#: As fast as it is for users: the lines that a server runs are counted by other tests.
+ENVIRON = {key: value for key, value in os.environ.items() if "COV" not in key}
 #: The programs of the host that guests have, with their libraries.
-PROGRAMS = ("sqlite3",)
+PROGRAMS = ("b2sum", "sqlite3")
 
 
 def why_not() -> str | None:
@@ -79,6 +82,7 @@ class Guest:
                     *("-chardev", f"socket,id=agent,fd={far_end.fileno()}"),
                     *("-serial", "chardev:agent", *arguments),
                 ],
+                env=ENVIRON,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -194,3 +198,35 @@ def _initrd(directory: Path) -> Path:
             check=True,
         )
     return directory / "initrd"
+
+
+class Served:
+    """A server in a process of its own, at a unix socket and at a port of this machine.
+
+    Attributes:
+        unix: the address of its socket.
+        port: its port.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.unix = f"unix://{directory}/t9.sock"
+        listen = ["--listen", "tcp://127.0.0.1:0", "--listen", self.unix]
+        self._process = subprocess.Popen(
+            [*SERVE, "--size", "512m", "--log-level", "warning", *listen],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            env=ENVIRON,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        found = re.match(r"ready: tcp://127.0.0.1:(\d+) ", self._process.stdout.readline())
+        assert found is not None
+        self.port = int(found[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.communicate(timeout=60)
+        assert self._process.returncode == 0
