@@ -29,20 +29,21 @@ from server.listener import Server
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import HEADER
-from tests.server.machine import LARGEST, SLOTS, Machine
+from tests.server.guestpeer import SLOT, SLOTS, GuestPeer
 from tests.server.peer import GUARD, ROOT, store_of
 from tests.server.spilling import until
 from tests.server.vhost import frontend as f
 from tests.server.vhost.frontend import AVAILABLE, BUFFERS, GUEST, INDIRECT, NEXT, SIZE, WRITE
+from tests.server.vhost.guestmemory import mapped
 from tmpfs_core.mount import Mount
 
 from .test_bad_input import Bystander, Possessions
 
 STATFS = m.Tstatfs(ROOT)
-MSIZE = LARGEST
-#: The first descriptor that no request of a Machine has; where its buffers are, in the guest.
+MSIZE = 512000
+#: What no request of a GuestPeer is in: the first descriptor, and memory.
 HEAD = 2 * SLOTS
-SPARE = BUFFERS + 100 * LARGEST
+SPARE = BUFFERS + 2 * SLOTS * SLOT
 LAST = (1 << 64) - 1
 
 
@@ -53,26 +54,26 @@ class World:
         logs: what the server has logged since these came.
     """
 
-    def __init__(self, server: Server, path: str, logs: list[Any]) -> None:
+    def __init__(self, server: Server, device: VhostUser, logs: list[Any]) -> None:
         self.server = server
-        self.path = path
+        self.device = device
         self.logs = logs
-        self.machines: list[Machine] = []
+        self.machines: list[GuestPeer] = []
         self.bystander: Bystander
-        self.neighbour: Machine
+        self.neighbour: GuestPeer
 
-    async def plug_in(self) -> Machine:
-        self.machines.append(await Machine.plug_in(self.path))
+    async def plug_in(self) -> GuestPeer:
+        self.machines.append(await GuestPeer.plug_in(self.device))
         return self.machines[-1]
 
-    async def begin(self) -> Machine:
+    async def begin(self) -> GuestPeer:
         return await (await self.plug_in()).begin()
 
     async def connect(self) -> socket.socket:
         """A VMM that has said nothing yet."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, self.path)
+        await asyncio.get_running_loop().sock_connect(sock, self.device.path)
         return sock
 
     async def everybody_is_served(self) -> bool:
@@ -109,11 +110,6 @@ def descriptors() -> list[str]:
     return sorted(name.split(":")[0] for name in told)
 
 
-def mapped() -> int:
-    """How often the memory of a guest is mapped."""
-    return Path("/proc/self/maps").read_text().count("/memfd:guest")
-
-
 @contextmanager
 def no_collection() -> Iterator[None]:
     """What is freed is freed at once, not when somebody comes to collect it."""
@@ -131,9 +127,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     client = server.listen(Unix(str(tmp_path / "t9.sock")))
     device = server.listen(VhostUser(str(tmp_path / "vm.sock"), "scratch"))
     with capture_logs() as logs, no_collection():
-        world = World(server, device.path, logs)
+        world = World(server, device, logs)
         world.bystander = await (await Bystander.connect(client)).begin()
-        world.neighbour = await (await Machine.plug_in(world.path)).begin()
+        world.neighbour = await (await GuestPeer.plug_in(device)).begin()
         logs.clear()
         before = descriptors(), mapped(), server._state.free, server._requests.free
         try:
@@ -156,7 +152,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 # Chains that can not be
 
 REQUEST = STATFS.frame(1)
-ROOM = (GUEST + SPARE + LARGEST, LARGEST, WRITE)
+ROOM = (GUEST + SPARE + SLOT, SLOT, WRITE)
 WHOLE = [(GUEST + SPARE, len(REQUEST), 0), ROOM]
 
 
@@ -272,9 +268,9 @@ ATTACKS = {
     "at null": asks((0, len(REQUEST), 0), ROOM),
     "behind memory": asks((END - 4, len(REQUEST), 0), ROOM),
     "over the end of numbers": asks((LAST - 4, len(REQUEST), 0), ROOM),
-    "room nowhere": asks(WHOLE[0], (END, LARGEST, WRITE)),
-    "room that ends nowhere": asks(WHOLE[0], (END - 10, LARGEST, WRITE)),
-    "room over the end of numbers": asks(WHOLE[0], (LAST - 4, LARGEST, WRITE)),
+    "room nowhere": asks(WHOLE[0], (END, SLOT, WRITE)),
+    "room that ends nowhere": asks(WHOLE[0], (END - 10, SLOT, WRITE)),
+    "room over the end of numbers": asks(WHOLE[0], (LAST - 4, SLOT, WRITE)),
     "no room": asks(WHOLE[0]),
     "room for less": asks(WHOLE[0], (GUEST + SPARE, 10, WRITE)),
     "jumps ahead": jumps(SIZE + 1),
@@ -297,36 +293,34 @@ async def test_what_can_not_be_stops_the_device(
 ) -> None:
     machine = await world.begin()
     held = await Possessions.of(machine, world.bystander)
-    attack(machine.vm)
-    machine.vm.ring_bell()
-    await machine.vm.stopped()
+    attack(machine.frontend)
+    machine.frontend.ring_bell()
+    await machine.frontend.stopped()
     assert world.warnings() == ["device stopped"]
     assert await held.are_freed()
-    machine.queue(REQUEST)  # nothing is taken any more
-    machine.vm.ring_bell()
+    machine.feed(REQUEST)  # nothing is taken any more
+    machine.frontend.ring_bell()
     assert await world.everybody_is_served()
-    assert machine.vm.used == machine.vm.taken
+    assert machine.frontend.used == machine.frontend.taken
     assert world.warnings() == ["device stopped"]
 
 
 async def test_a_stopped_device_begins_again_with_another_driver(world: World) -> None:
     machine = await world.begin()
-    circle(machine.vm)
-    machine.vm.ring_bell()
-    await machine.vm.stopped()
-    await machine.vm.stop()
-    machine.vm.put(0, bytes(BUFFERS))
-    machine.vm.base = machine.vm.taken = 0
-    machine.vm.start()
+    circle(machine.frontend)
+    machine.frontend.ring_bell()
+    await machine.frontend.stopped()
+    await machine.frontend.stop()
+    machine.reboot()
     await machine.begin()
     assert world.warnings() == ["device stopped"]
 
 
 async def test_the_warning_says_who_and_why(world: World) -> None:
     machine = await world.begin()
-    offers(SIZE)(machine.vm)
-    machine.vm.ring_bell()
-    await machine.vm.stopped()
+    offers(SIZE)(machine.frontend)
+    machine.frontend.ring_bell()
+    await machine.frontend.stopped()
     (line,) = [line for line in world.logs if line["log_level"] == "warning"]
     assert "scratch" in line["peer"]
     assert str(SIZE) in line["why"]
@@ -339,13 +333,13 @@ async def test_a_reply_over_its_request(world: World) -> None:
     machine = await world.begin()
     fid = await machine.create(b"file", data := bytes(range(256)) * 200)
     request = m.Tread(fid, 0, len(data)).frame(7)
-    asks((GUEST + SPARE, len(request), 0), (GUEST + SPARE, LARGEST, WRITE), data=request)(
-        machine.vm
+    asks((GUEST + SPARE, len(request), 0), (GUEST + SPARE, SLOT, WRITE), data=request)(
+        machine.frontend
     )
-    machine.vm.ring_bell()
-    await machine.vm.called()
-    assert machine.vm.take() == [(HEAD, 11 + len(data))]
-    assert machine.vm.memory[SPARE + 11 : SPARE + 11 + len(data)] == data
+    machine.frontend.ring_bell()
+    await machine.frontend.called()
+    assert machine.frontend.take() == [(HEAD, 11 + len(data))]
+    assert machine.frontend.memory[SPARE + 11 : SPARE + 11 + len(data)] == data
     await machine.call(m.Tremove(fid))
 
 
@@ -353,12 +347,12 @@ async def test_a_write_of_what_the_queue_is_made_of(world: World) -> None:
     machine = await world.begin()
     fid = await machine.create(b"file")
     head = m.Twrite.head(7, fid, 0, 3 * 4096)
-    asks((GUEST + SPARE, len(head), 0), (GUEST, 3 * 4096, 0), ROOM, data=head)(machine.vm)
-    machine.vm.ring_bell()
-    await machine.vm.called()
-    assert machine.vm.take() == [(HEAD, 11)]
+    asks((GUEST + SPARE, len(head), 0), (GUEST, 3 * 4096, 0), ROOM, data=head)(machine.frontend)
+    machine.frontend.ring_bell()
+    await machine.frontend.called()
+    assert machine.frontend.take() == [(HEAD, 11)]
     data = (await machine.call(m.Tread(fid, 0, 16 * SIZE))).data
-    assert data[16 * HEAD :] == machine.vm.memory[16 * HEAD : 16 * SIZE]
+    assert data[16 * HEAD :] == machine.frontend.memory[16 * HEAD : 16 * SIZE]
     await machine.call(m.Tremove(fid))
 
 
@@ -368,10 +362,10 @@ async def test_a_reply_over_the_queue_harms_its_owner_alone(world: World, place:
     fid = await machine.create(b"file", b"\xff" * 60000)
     request = m.Tread(fid, 0, 60000).frame(7)
     for _ in range(3):
-        asks((GUEST + SPARE, len(request), 0), (GUEST + place, LARGEST, WRITE), data=request)(
-            machine.vm
+        asks((GUEST + SPARE, len(request), 0), (GUEST + place, SLOT, WRITE), data=request)(
+            machine.frontend
         )
-        machine.vm.ring_bell()
+        machine.frontend.ring_bell()
         assert await world.everybody_is_served()
     assert set(world.warnings()) <= {"device stopped"}
     await world.bystander.call(m.Tunlinkat(ROOT, b"file", 0))
@@ -379,11 +373,11 @@ async def test_a_reply_over_the_queue_harms_its_owner_alone(world: World, place:
 
 async def test_a_head_that_is_offered_twice_is_given_back_twice(world: World) -> None:
     machine = await world.begin()
-    asks(*WHOLE)(machine.vm)
-    machine.vm.offer(HEAD)
-    machine.vm.ring_bell()
-    await machine.vm.called()
-    assert [head for head, _ in machine.vm.take()] == [HEAD, HEAD]
+    asks(*WHOLE)(machine.frontend)
+    machine.frontend.offer(HEAD)
+    machine.frontend.ring_bell()
+    await machine.frontend.called()
+    assert [head for head, _ in machine.frontend.take()] == [HEAD, HEAD]
 
 
 async def test_a_tag_that_waits_twice(world: World) -> None:
@@ -404,7 +398,7 @@ async def test_what_is_read_may_change_meanwhile(world: World) -> None:
     machine = await world.begin()
     over = threading.Event()
     at = BUFFERS
-    memory = machine.vm.memory
+    memory = machine.frontend.memory
 
     def change() -> None:
         dice = random.Random(9)
@@ -417,10 +411,10 @@ async def test_what_is_read_may_change_meanwhile(world: World) -> None:
     thread.start()
     try:
         for _ in range(200):
-            machine.vm.chain([(GUEST + at, 5000, 0), ROOM], HEAD)
+            machine.frontend.chain([(GUEST + at, 5000, 0), ROOM], HEAD)
             memory[at : at + len(REQUEST)] = REQUEST
-            machine.vm.offer(HEAD)
-            machine.vm.ring_bell()
+            machine.frontend.offer(HEAD)
+            machine.frontend.ring_bell()
             await world.bystander.call(STATFS)
     finally:
         over.set()
@@ -433,17 +427,17 @@ async def test_what_is_read_may_change_meanwhile(world: World) -> None:
 
 async def test_kicks_without_end_are_one_turn_at_a_time(world: World) -> None:
     machine = await world.begin()
-    fid = await machine.create(b"file", bytes(60000))
-    before = machine.vm.used
-    request = m.Tread(fid, 0, 60000).frame(1)
+    fid = await machine.create(b"file", bytes(500_000))
+    before = machine.frontend.used
+    request = m.Tread(fid, 0, 500_000).frame(1)
     for _ in range(SLOTS):
-        machine.queue(request)
+        machine.feed(request)
     served = [before]
     while served[-1] - before < SLOTS:
-        machine.vm.ring_bell()
+        machine.frontend.ring_bell()
         await asyncio.sleep(0)
-        served.append(machine.vm.used)
-    assert max(b - a for a, b in itertools.pairwise(served)) <= 18  # a MiB
+        served.append(machine.frontend.used)
+    assert max(b - a for a, b in itertools.pairwise(served)) <= 3  # a MiB
     for _ in range(SLOTS):
         await machine.reply()
     await machine.call(m.Tremove(fid))
@@ -451,7 +445,7 @@ async def test_kicks_without_end_are_one_turn_at_a_time(world: World) -> None:
 
 async def test_chains_of_very_many_pieces_leave_others_their_turn(world: World) -> None:
     machine = await world.begin()
-    vm = machine.vm
+    vm = machine.frontend
     vm.put(SPARE, REQUEST)
     room = [(GUEST + SPARE + 1000 + 2 * place, 1, WRITE) for place in range(1000)]
     vm.table([WHOLE[0], *room], HEAD)
@@ -473,16 +467,16 @@ async def test_chains_of_very_many_pieces_leave_others_their_turn(world: World) 
 async def test_a_queue_that_is_disabled_and_enabled_is_the_same_drivers(world: World) -> None:
     machine = await world.begin()
     fid = await machine.create(b"file", b"data")
-    machine.vm.state(f.SET_VRING_ENABLE, 0)
-    machine.queue(m.Tread(fid, 0, 100).frame(1))
-    machine.vm.state(f.SET_VRING_ENABLE, 1)
+    machine.frontend.state(f.SET_VRING_ENABLE, 0)
+    machine.feed(m.Tread(fid, 0, 100).frame(1))
+    machine.frontend.state(f.SET_VRING_ENABLE, 1)
     assert await machine.reply() == (1, m.Rread(b"data"))
     await machine.call(m.Tremove(fid))
 
 
 async def test_memory_of_a_request_that_waits_may_go(world: World) -> None:
     machine = await world.begin()
-    vm = machine.vm
+    vm = machine.frontend
     fid = await machine.create(b"file")
     await machine.call(m.Tlock(fid, c.LOCK_TYPE_WRLCK, 0, 0, 0, 1, b"host"))
     machine.send(m.Tlock(fid, c.LOCK_TYPE_WRLCK, c.LOCK_FLAGS_BLOCK, 0, 0, 2, b"host"), 7)
@@ -499,8 +493,8 @@ async def test_memory_of_a_request_that_waits_may_go(world: World) -> None:
 async def test_a_queue_that_loses_its_memory(world: World) -> None:
     machine = await world.begin()
     held = await Possessions.of(machine, world.bystander)
-    machine.vm.send(f.SET_MEM_TABLE, bytes(8))
-    assert await world.is_dropped(machine.vm.sock)
+    machine.frontend.send(f.SET_MEM_TABLE, bytes(8))
+    assert await world.is_dropped(machine.frontend.sock)
     assert world.warnings() == ["vhost-user protocol error"]
     assert await held.are_freed()
 
@@ -509,9 +503,9 @@ async def test_a_vmm_that_vanishes_while_its_guest_is_served(world: World) -> No
     machine = await world.begin()
     held = await Possessions.of(machine, world.bystander)
     for _ in range(SLOTS):
-        machine.queue(m.Tread(100, 0, 4 * 4096).frame(1))
-    machine.vm.ring_bell()
-    machine.vm.sock.close()
+        machine.feed(m.Tread(100, 0, 4 * 4096).frame(1))
+    machine.frontend.ring_bell()
+    machine.frontend.sock.shutdown(socket.SHUT_RDWR)
     await world.only_these_are_left()
     assert await held.are_freed()
     assert mapped() == 3  # by the neighbour, and in the two VMMs
@@ -524,7 +518,7 @@ MESSAGE = struct.pack("=IIIQ", f.SET_VRING_CALL, 1, 8, 0)
 @pytest.mark.parametrize("length", [1, 11, 12, 13, 19])
 async def test_a_vmm_that_vanishes_within_a_message(world: World, length: int) -> None:
     sock = await world.connect()
-    socket.send_fds(sock, [MESSAGE[:length]], [world.neighbour.vm.call])
+    socket.send_fds(sock, [MESSAGE[:length]], [world.neighbour.frontend.call])
     assert await world.everybody_is_served()
     sock.close()
     await world.only_these_are_left()
@@ -602,8 +596,8 @@ def waiting(sock: socket.socket) -> int:
 async def test_1000_vmms_come_and_go(world: World) -> None:
     for number in range(1000):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.connect(world.path)
-            socket.send_fds(sock, [MESSAGE[: number % 21]], [world.neighbour.vm.call])
+            sock.connect(world.device.path)
+            socket.send_fds(sock, [MESSAGE[: number % 21]], [world.neighbour.frontend.call])
         if not number % 20:
             assert await world.everybody_is_served()
     await world.only_these_are_left()
@@ -615,5 +609,5 @@ async def test_50_guests_come_and_go(world: World) -> None:
         machine = await world.begin()
         await machine.create(b"file", b"x" * 4096)
         await world.bystander.call(m.Tunlinkat(ROOT, b"file", 0))
-        machine.vm.sock.close()
+        machine.frontend.sock.shutdown(socket.SHUT_RDWR)
     await world.only_these_are_left()
