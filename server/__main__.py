@@ -20,7 +20,7 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, connect, export_command, session
+from . import __version__, connect, export_command, session, volume_plugin
 from .certificates import Certificates
 from .commands import commands
 from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, Tls, Unix, load
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     connect.add_parser(commands)
     add_parsers(commands)
     mount.add_parser(commands)
+    volume_plugin.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
