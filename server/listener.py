@@ -8,16 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
+from .address import Listened, Tcp, Tls, Unix, VhostUser
 from .certificates import Certificates
-from .config import Address, Network, Tcp, Tls, Unix
+from .config import Network
 from .connection import Buffers, Connection, Replies
 from .fids import Client
-from .identity import Peer, address_of, certified, peer_of
+from .guest import Guest
+from .identity import Peer, address_of, certified, peer_of, vouched_for
 from .limits import Limits
 from .room import Room
 from .session import Session
@@ -42,6 +45,8 @@ GRACE = 5.0
 class ListenError(Exception):
     """An address that can not be listened on; says which and why."""
 
+
+Where = TypeVar("Where", bound=Listened)
 
 #: What serves a client that has come in: its socket, who it is, and under what it is counted.
 Welcome = Callable[[socket.socket, Peer, str], None]
@@ -96,6 +101,7 @@ class Server:
         #: Who was accepted when nothing was left to ask who he is.
         self._strangers: dict[Door, socket.socket] = {}
         self._connections: set[Connection] = set()
+        self._guests: set[Guest] = set()
         self._watch = Watch(self._connections, loop.call_later)
         #: Who is about to say who he is by TLS, and all who speak it.
         self._greeting: set[asyncio.Task[None]] = set()
@@ -104,31 +110,27 @@ class Server:
         self._per_peer: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
-    def listen(self, address: Address) -> Address:
+    def listen(self, address: Where) -> Where:
         """Accept clients at ``address`` from now on; the address with the port it really has.
 
         Raises:
             ListenError: it can not be bound, or anybody could come in there.
         """
         try:
-            sock = _bound_tcp(address) if isinstance(address, Tcp) else self._bound_unix(address)
+            door = self._door(address)
         except OSError as error:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
-        if isinstance(address, Tls):
-            door = Door(sock, self._greet, secure=True)
-        else:
-            door = Door(sock, self._welcome)
-        if not self._allow and not door.secure and _is_exposed(sock):
-            sock.close()
+        if not self._allow and not door.secure and _is_exposed(door.sock):
+            door.sock.close()
             raise ListenError(
                 f"{address}: others than this machine could connect; say who may: add --allow CIDR"
             )
         self._doors.append(door)
         self._resume_accepting(door)
         if isinstance(address, Tcp):
-            return type(address)(address.host, sock.getsockname()[1])
+            return replace(address, port=door.sock.getsockname()[1])
         return address
 
     def give(self, uid: int, gid: int) -> None:
@@ -157,24 +159,40 @@ class Server:
         for task in self._greeting:
             task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
-        for connection in list(self._connections):
-            connection.finish()
+        for client in self._clients():
+            client.finish()
         if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
-        for connection in list(self._connections):
-            connection.close("server stops")
+        for client in self._clients():
+            client.close("server stops")
         relays = list(self._relays)
         for task in relays:
             task.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
 
-    def _bound_unix(self, address: Unix) -> socket.socket:
-        """Every user may connect, for the kernel tells who he is."""
-        self._unix.append(UnixSocket(address.path, mode=0o666))
-        return self._unix[-1].sock
+    def _door(self, address: Listened) -> Door:
+        """What is listened at, and who serves there.
+
+        Raises:
+            OSError, ValueError: it can not be bound.
+        """
+        match address:
+            case Tls():
+                return Door(_bound_tcp(address), self._greet, secure=True)
+            case Tcp():
+                return Door(_bound_tcp(address), self._welcome)
+            case Unix():  # every user may connect, for the kernel tells who he is
+                return Door(self._bound_unix(UnixSocket(address.path, mode=0o666)), self._welcome)
+            case VhostUser():
+                unix = UnixSocket(address.path, mode=0o600, owner=address.user)
+                return Door(self._bound_unix(unix), partial(self._plug_in, address))
+
+    def _bound_unix(self, unix: UnixSocket) -> socket.socket:
+        self._unix.append(unix)
+        return unix.sock
 
     def _resume_accepting(self, door: Door) -> None:
         if door in self._doors:
@@ -218,6 +236,21 @@ class Server:
     def _welcome(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that speaks 9P right away."""
         self._serve(sock, peer, partial(self._gone, who))
+
+    def _plug_in(self, device: VhostUser, sock: socket.socket, peer: Peer, who: str) -> None:
+        """Serve the guest of a VMM.  Who may connect may do all that its guest's kernel does."""
+        peer = vouched_for(peer, f"{device.tag} {who}")
+        self._guests.add(
+            Guest(
+                sock,
+                peer.name,
+                device.tag,
+                self._buffers,
+                self._spin,
+                partial(self._make_session, peer),
+                partial(self._unplugged, who),
+            )
+        )
 
     def _greet(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that has to say first who it is, by TLS."""
@@ -304,6 +337,14 @@ class Server:
     def _gone(self, who: str, connection: Connection) -> None:
         self._connections.discard(connection)
         self._leave(who)
+
+    def _unplugged(self, who: str, guest: Guest) -> None:
+        self._guests.discard(guest)
+        self._leave(who)
+
+    def _clients(self) -> list[Connection | Guest]:
+        """All that are served."""
+        return [*self._connections, *self._guests]
 
     def _leave(self, who: str) -> None:
         """A client of this peer is gone."""

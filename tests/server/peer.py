@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from server.config import Address, Unix
+from server.address import Address, Unix
 from server.dialects import NATIVE, dialect_of
 from server.exports import Export, Exports
 from server.fids import Client

@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
-from server.config import Tcp, Unix
+from server.address import Tcp, Unix
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
