@@ -5,12 +5,14 @@ Rules
   volumes mounted when the container has ended.)
 - Containers have no network and few limits, as any machine for tests can give them.
 - All of it is gone when the test is over, however that ends.
+- Paths are short: from a directory with a name of more than 50 letters, podman cleans up nothing.
 """
 
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 from .uml import SEARCH_PATH, LabError, Result
@@ -27,7 +29,7 @@ default_ulimits = ["nofile=1024:20000", "nproc=1000:1000"]
 netns = "none"
 [engine]
 cgroup_manager = "cgroupfs"
-events_logger = "none"
+events_logger = "file"
 runtime = "runc"
 volume_plugin_timeout = 60
 [engine.volume_plugins]
@@ -54,8 +56,8 @@ def why_not() -> str | None:
 class Podman:
     """Podman, which finds the volume plugin ``tmpfs9p`` at a socket."""
 
-    def __init__(self, directory: Path, plugin: Path) -> None:
-        self._directory = directory
+    def __init__(self, plugin: Path) -> None:
+        self._directory = directory = Path(tempfile.mkdtemp(prefix="t9-", dir="/tmp"))
         configuration, storage = directory / "containers.conf", directory / "storage.conf"
         configuration.write_text(CONFIGURATION.format(plugin=plugin))
         storage.write_text(STORAGE.format(directory=directory))
@@ -121,3 +123,4 @@ class Podman:
         """Remove all there is."""
         self.run("rm", "--force", "--time", "0", "--all")
         self.run("volume", "rm", "--force", "--all")
+        shutil.rmtree(self._directory)

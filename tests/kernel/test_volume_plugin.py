@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,38 @@ from tests.server.peer import GUARD, raises_errno
 from tests.server.test_main import COMMAND, ENVIRON
 
 from .fuse import why_not
+from .uml import HOST, REPOSITORY, Guest
 
 pytestmark = pytest.mark.kernel
+
+#: Where the kernel has a client of its own, which has no process, and does not connect again.
+V9FS = """
+import signal
+from pathlib import Path
+from tests.server.engine import site
+
+Path("/tmp/site").mkdir()
+with site(Path("/tmp/site")) as here:
+    here.ask("Create", Name="v", Opts={"size": "1m"})
+    place = here.mount("v", "one")
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    assert [mount[2] for mount in mounts if mount[1] == str(place)] == ["9p"]
+    (place / "file").write_text("kept")
+    here.unplug(signal.SIGKILL)
+    here.plug()
+    assert here.mount("v", "two") == place
+    assert here.mounted() == [str(place)]
+    assert (place / "file").read_text() == "kept"
+    assert here.server.stop()[0] == 0
+    here.serve()
+    assert here.mount("v", "three") == place
+    assert here.mounted() == [str(place)]
+    (place / "new").touch()
+    for holder in ("one", "two", "three"):
+        here.unmount("v", holder)
+    assert here.mounted() == []
+    here.ask("Remove", Name="v")
+"""
 
 
 @pytest.fixture
@@ -317,3 +348,8 @@ def test_a_mount_for_an_engine_that_has_left_is_undone(here: Site) -> None:
     here.unmount("v", "two")
     assert (here.mounted(), is_free(here, "v")) == ([], True)
     assert "an engine has left while it mounted" in here.log()
+
+
+def test_the_kernels_own_client_is_used_where_there_is_one(guest: Guest) -> None:
+    python = f"PYTHONPATH={HOST}{REPOSITORY} {HOST}{sys.executable} -B"
+    guest.sh(f"{python} - <<'END'\n{V9FS}\nEND", timeout=120)

@@ -27,9 +27,8 @@ def here(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def podman(here: Site, tmp_path: Path) -> Iterator[Podman]:
-    (tmp_path / "podman").mkdir()
-    podman = Podman(tmp_path / "podman", here.socket)
+def podman(here: Site) -> Iterator[Podman]:
+    podman = Podman(here.socket)
     yield podman
     podman.close()
 
