@@ -18,8 +18,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-#: Seconds in which a mount must begin, answer, or end.
+import structlog
+
+log = structlog.get_logger()
+
+#: Seconds in which a command must end.
 LIMIT = 30.0
+#: Seconds that the process of a mount has to end.
+END = 10.0
 #: Seconds between two looks at a lock that somebody else has.
 PAUSE = 0.01
 
@@ -32,13 +38,15 @@ class Mounts:
     """Mounts in ``directory``.
 
     Args:
-        command: what mounts; it takes options, with ``-o``, and a directory.
+        command: the command that mounts with these options on this directory.
 
     Raises:
         OSError: the directory can not be made.
     """
 
-    def __init__(self, directory: Path, command: Callable[[Sequence[str], str], Sequence[str]]):
+    def __init__(
+        self, directory: Path, command: Callable[[Sequence[str], str], Sequence[str]]
+    ) -> None:
         self._places = Path(os.path.realpath(directory)) / "mounts"
         self._locks = self._places.with_name("locks")
         self._command = command
@@ -66,7 +74,7 @@ class Mounts:
         Raises:
             MountError: it can not be.
         """
-        async with self._locked(name, unless=lambda: self.has(name)) as lock:
+        async with self._locked(name, LIMIT, unless=lambda: self.has(name)) as lock:
             if lock is not None:
                 os.makedirs(self.path(name), mode=0o700, exist_ok=True)
                 words = self._command([f"aname={name}", *options], self.path(name))
@@ -75,12 +83,18 @@ class Mounts:
     async def unmount(self, name: str) -> None:
         """Unmount it, and wait for the end of its process.
 
+        That goes on if somebody has copied the mount: a container that sees all of the host, say.
+
         Raises:
-            MountError: it can not be, as somebody is in there; or its process goes on.
+            MountError: it can not be: somebody is in there.
         """
         await self._must("umount", self.path(name))
-        async with self._locked(name):
-            pass
+        try:
+            async with self._locked(name, END):
+                pass
+        except MountError:
+            log.warning("unmounted, but somebody has a copy of the mount", path=self.path(name))
+            self._leave(name)
 
     async def detach(self, name: str) -> None:
         """Take a mount that does not answer away; who has it keeps it, and no other gets it.
@@ -89,26 +103,30 @@ class Mounts:
             MountError: it can not be.
         """
         await self._must("umount", "--lazy", self.path(name))
-        (self._locks / name).unlink(missing_ok=True)  # its process may go on
+        self._leave(name)
 
     def forget(self, name: str) -> None:
         """Remove what there is for an export that is not mounted."""
-        (self._locks / name).unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
+        self._leave(name)
+        with suppress(OSError):  # somebody may have written there
             os.rmdir(self.path(name))
+
+    def _leave(self, name: str) -> None:
+        """Leave the process that has the lock file alone with it; the next one has another."""
+        (self._locks / name).unlink(missing_ok=True)
 
     @asynccontextmanager
     async def _locked(
-        self, name: str, unless: Callable[[], bool] = lambda: False
+        self, name: str, limit: float, unless: Callable[[], bool] = lambda: False
     ) -> AsyncIterator[int | None]:
         """Its lock file, locked, when nobody else has it; None as soon as ``unless`` is so.
 
         Raises:
-            MountError: somebody does not give it back.
+            MountError: somebody does not give it back for ``limit`` seconds.
         """
         lock = os.open(self._locks / name, os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            deadline = time.monotonic() + LIMIT
+            deadline = time.monotonic() + limit
             while not (found := unless()) and not _try_lock(lock):
                 if time.monotonic() > deadline:
                     raise MountError(f"{self.path(name)}: its process does not end")

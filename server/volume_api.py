@@ -125,7 +125,7 @@ async def _handle(volumes: Volumes, answer: Answer, request: web.Request) -> web
         log.error("a request failed unexpectedly", path=request.path, exc_info=error)
         status, reply = 500, {"Err": "the plugin failed; its log tells why"}
     if status != 200:
-        log.warning("refused", path=request.path, why=reply["Err"])
+        log.info("refused", path=request.path, why=reply["Err"])
     return web.Response(status=status, body=json.dumps(reply).encode(), content_type=CONTENT_TYPE)
 
 

@@ -74,7 +74,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--dir",
         metavar="DIR",
         type=Path,
-        default="/var/lib/tmpfs9p/volumes",
+        default="/var/lib/tmpfs9p-volumes",
         help="where volumes are noted, and mounted (default: %(default)s)",
     )
     for key in ("log-format", "log-level"):

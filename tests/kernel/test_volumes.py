@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.server.engine import Site, site
 
 from . import fuse
 from .podman import Podman, why_not
+from .uml import REPOSITORY
 
 pytestmark = pytest.mark.kernel
 
@@ -139,3 +142,11 @@ def test_podman_tells_what_can_not_be(here: Site, podman: Podman, option: str, w
     assert status != 0
     assert why in output
     assert podman.do("volume", "ls", "--quiet") == ""
+
+
+def test_the_documented_commands_do_what_they_say(here: Site, podman: Podman) -> None:
+    text = (REPOSITORY / "docs" / "containers.md").read_text()
+    commands = re.findall(r"^    podman (.*)$", text, re.MULTILINE)
+    outputs = [podman.do(*shlex.split(it.replace("size=1g", "size=1m"))) for it in commands]
+    assert outputs == ["scratch\n", "", "hello\n", "scratch\n"]
+    assert exports(here) == ["/"]

@@ -2,10 +2,12 @@
 
 import asyncio
 import fcntl
+import os
 import stat
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from server import mounts as mounts_module
 from server.mounts import MountError, Mounts
@@ -81,3 +83,34 @@ async def test_a_lock_is_waited_for(tmp_path: Path) -> None:
         await mounts.mount("other", [])
         assert not waiting.done()
     await waiting
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts need root")
+async def test_a_process_that_does_not_end_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts_module, "END", 0.1)
+    stays = f"mkfifo {tmp_path}/end; read end <{tmp_path}/end &"
+    staying = mounts_by(tmp_path, "sh", "-c", f'mount -t tmpfs none "$1"; {stays}')
+    await staying.mount("v", [])
+    with (tmp_path / "locks" / "v").open() as lock, capture_logs() as logs:
+        await staying.unmount("v")
+        assert [log["event"] for log in logs] == ["unmounted, but somebody has a copy of the mount"]
+        mounts = mounts_by(tmp_path, "sh", "-c", 'mount -t tmpfs none "$1"')
+        await mounts.mount("v", [])
+        assert mounts.has("v")
+        await mounts.unmount("v")
+        assert not mounts.has("v")
+        (tmp_path / "end").write_text("now\n")
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+    assert len(logs) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts need root")
+async def test_directories_may_have_any_name(tmp_path: Path) -> None:
+    directory = tmp_path / "a b\\c\nd\te"
+    mounts = mounts_by(directory, "sh", "-c", 'mount -t tmpfs none "$1"')
+    await mounts.mount("v", [])
+    assert mounts.has("v")
+    await mounts.unmount("v")
+    assert not mounts.has("v")

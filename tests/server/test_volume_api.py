@@ -89,7 +89,7 @@ async def test_what_can_not_be_done_is_told_and_logged(
         status, told = await ask(session, "Create", Name="v", Opts={"colour": "red"})
     assert (status, told) == (500, {"Err": why})
     path = "/VolumeDriver.Create"
-    assert logs == [{"event": "refused", "log_level": "warning", "path": path, "why": why}]
+    assert logs == [{"event": "refused", "log_level": "info", "path": path, "why": why}]
 
 
 @pytest.mark.parametrize(

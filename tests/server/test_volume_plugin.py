@@ -1,6 +1,8 @@
 """volume_plugin: the command, which needs root; nothing is mounted here."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .engine import Refused, Site, post, site
+from server.volumes import OPTIONS
+
+from .engine import Connection, Refused, Site, post, site
 from .peer import GUARD
 from .test_main import ENVIRON, run
 
@@ -28,7 +32,10 @@ def here(tmp_path: Path) -> Iterator[Site]:
 def test_it_serves_until_it_is_told_to_end(here: Site, number: signal.Signals) -> None:
     assert here.socket.stat().st_mode & 0o777 == 0o600
     here.ask("Create", Name="v", Opts={})
-    assert here.unplug(number) == 0
+    with contextlib.closing(Connection(here.socket)) as kept:  # as engines do
+        kept.request("POST", "/Plugin.Activate")
+        kept.getresponse().read()
+        assert here.unplug(number) == 0
     assert not here.socket.exists()
     here.plug()
     assert here.ask("List") == {"Volumes": [{"Name": "v", "Mountpoint": ""}]}
@@ -127,6 +134,14 @@ def test_what_is_not_installed_is_told() -> None:
     assert done.returncode == 2
     needed = "no module aiohttp; pip install 'tmpfs9p[volumes]'"
     assert done.stderr == f"tmpfs9p: volume-plugin: {needed}\n"
+
+
+def test_every_option_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "containers.md").read_text()
+    for option in re.findall(r"--[a-z-]+(?= [A-Z])", run("volume-plugin", "--help").stdout):
+        assert f"`{option} " in text
+    for option in OPTIONS:
+        assert f"`{option}=" in text
 
 
 def test_help_has_examples_and_defaults() -> None:
