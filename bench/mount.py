@@ -71,7 +71,7 @@ def why_not() -> str | None:
 @contextlib.contextmanager
 def sshfs(server: sshd.Sshd, shown: Path, place: Path) -> Iterator[None]:
     login, _, _ = server.where.rpartition(":")
-    options = ["-p", str(server.port), "-F", server.config]
+    options = ["-p", str(server.port), "-F", str(server.config)]
     subprocess.run(["sshfs", *options, f"{login}:{shown}", place], check=True)
     try:
         yield
@@ -182,10 +182,9 @@ def main() -> None:
         shown.mkdir()
         server = stack.enter_context(sshd.running(scratch, OURS))
         tcp = stack.enter_context(serving(socket))
-        mounts: dict[str, Mount] = {SSHFS: partial(sshfs, server, shown)} | {
-            f"{address.partition('://')[0]}://": partial(ours, address, server)
-            for address in (f"ssh://{server.where}{socket}", f"unix://{socket}", tcp)
-        }
+        mounts: dict[str, Mount] = {SSHFS: partial(sshfs, server, shown)}
+        for address in (f"ssh://{server.where}{socket}", f"unix://{socket}", tcp):
+            mounts[address.partition("://")[0] + "://"] = partial(ours, address, server)
         times: dict[str, list[Times]] = {name: [] for name in mounts}
         for name in (SSHFS, "unix://"):
             prepare(mounts[name], place, scratch)

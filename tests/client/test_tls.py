@@ -9,7 +9,7 @@ import pytest
 from client.filesystem import FileSystem
 from client.tls import context
 from server.certificates import Certificates
-from server.config import Tls
+from server.address import Tls
 from server.limits import Limits
 from server.listener import Server
 from tests.server.certificates import Authority

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from client.sync import SyncFileSystem
-from server.config import Unix
+from server.address import Unix
 from server.wire.codec import Message
 from server.wire.messages import Tlock, Tmkdir, Twalk
 from tests.client.cable import Cable
