@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..filesystem import entries
@@ -31,12 +32,18 @@ class Directories:
         self.trust = trust
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def missed(self, parent: Node) -> None:
-        """A name was asked for that was not known."""
-        if self.trust:
+    def missed(self, parent: Node, there: bool) -> None:
+        """A name was asked for that was not known; whether there is one."""
+        if not self.trust:
+            return
+        if there:
+            parent.hits += 1
+            if parent.hits == MISSES:
+                self._in_background(self._look_ahead(parent))
+        else:
             parent.misses += 1
             if parent.misses == MISSES:
-                self._in_background(self.look_ahead(parent))
+                self._in_background(self._names_ahead(parent))
 
     def touched(self, parent: Node, name: bytes) -> None:
         """There may be something else under this name."""
@@ -97,16 +104,19 @@ class Directories:
                 parent.listing.known.setdefault(name)
         return names
 
-    async def look_ahead(self, parent: Node) -> None:
-        """Somebody asks for one name after the other in a directory."""
-        try:
+    async def _names_ahead(self, parent: Node) -> None:
+        """Somebody asks for names that are not there."""
+        with suppress(OSError):  # whoever asks for it is told
+            await self.names(parent)
+        parent.misses = 0
+
+    async def _look_ahead(self, parent: Node) -> None:
+        """Somebody asks for one name after the other."""
+        with suppress(OSError):
             names = await self.names(parent)
             for start in range(0, min(len(names), AHEAD_MAX), TOGETHER):
                 await self.look(parent, names[start : start + TOGETHER])
-        except OSError:
-            return  # whoever asks for it is told
-        finally:
-            parent.misses = 0
+        parent.hits = 0
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -63,7 +63,8 @@ class Node:
         handles: what is open of it.
         listing: of a directory, what is known to be in it.
         looking: of a directory, what has changed in it since each look at it that goes on began.
-        misses: of a directory, how many names were asked for that were not known.
+        hits, misses: of a directory, how many names were asked for that were not known, and were
+            there, or not.
         locks: who has locks: the owner for the kernel, and the one for the server.
     """
 
@@ -82,6 +83,7 @@ class Node:
     handles: set["Handle"] = field(default_factory=set)
     listing: Listing = field(default_factory=Listing)
     looking: list[set[bytes]] = field(default_factory=list)
+    hits: int = 0
     misses: int = 0
     locks: dict[int, int] = field(default_factory=dict)
 

@@ -172,7 +172,6 @@ class Operations:
             return self._entry(*known)
         if name not in listing.known and time.monotonic() < listing.whole:
             return self._nothing()
-        self._directories.missed(parent)
         return self._lookup(parent, name)
 
     async def _lookup(self, parent: Node, name: bytes) -> bytes:
@@ -181,7 +180,9 @@ class Operations:
                 name, lambda session: self._nodes.enter(session, parent, name)
             )
         except FileNotFoundError:
+            self._directories.missed(parent, False)
             return self._nothing()
+        self._directories.missed(parent, True)
         return self._entry(node, await self._stat(node) if node.writes else found)
 
     async def _stat(self, node: Node) -> Stat:

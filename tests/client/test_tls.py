@@ -8,8 +8,8 @@ import pytest
 
 from client.filesystem import FileSystem
 from client.tls import context
-from server.certificates import Certificates
 from server.address import Tls
+from server.certificates import Certificates
 from server.limits import Limits
 from server.listener import Server
 from tests.server.certificates import Authority
