@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .uml import LabError, Result
 
@@ -73,6 +73,12 @@ class Addressed(Protocol):
 
     @property
     def address(self) -> str: ...
+
+
+class At(NamedTuple):
+    """Something else that can be, by its address."""
+
+    address: str
 
 
 class Host:

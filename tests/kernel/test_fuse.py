@@ -49,6 +49,12 @@ def test_it_returns_when_it_is_ready_and_leaves_no_process(
     assert not (place / "f").exists()
 
 
+def test_a_mount_that_was_not_used_ends_too(guest: Host, server: Served) -> None:
+    """Its end is the only thing that the kernel ever tells of it then."""
+    with guest.mount(server):
+        pass
+
+
 def test_what_can_not_be_mounted_is_told(guest: Host, server: Served, tmp_path: Path) -> None:
     for address, place, told in (
         ("unix:///none", tmp_path, "unix:///none: No such file or directory"),
