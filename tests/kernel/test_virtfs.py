@@ -34,7 +34,7 @@ def guest(
     if reason is not None:
         pytest.skip(reason)
     host = fuse.Host(tmp_path_factory.mktemp("host"))
-    with host.mount(fuse.At(server.unix)) as top:
+    with host.mount(fuse.At(server.unix), cache="none") as top:
         words = []
         for model in MODELS:
             Path(top, model).mkdir()
