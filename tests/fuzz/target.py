@@ -412,7 +412,7 @@ class World:
         if self._removal is not None:
             self._removal.result()
         self._check_failures()
-        assert not self.memory.active
+        assert not self.memory.in_use
         assert not any(wire.client.fids or wire.session._held for wire in self._wires)
         assert not any(export.clients for export in self.store.exports)
         assert (self.state.free, self.requests.free) == (STATE, REQUESTS)

@@ -113,7 +113,7 @@ async def spilling(
         await world.server.stop()
     assert not failures
     assert not spill.mount.orphans
-    assert not spill.memory.active
+    assert not spill.memory.in_use
     spill.swap.close()
 
 
