@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -42,6 +43,23 @@ class ListenError(Exception):
     """An address that can not be listened on; says which and why."""
 
 
+#: What serves a client that has come in: its socket, who it is, and under what it is counted.
+Welcome = Callable[[socket.socket, Peer, str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Door:
+    """A listening socket, and what serves the clients that come in there.
+
+    Attributes:
+        secure: they have to prove who they are; so they may be anywhere, unless --allow is given.
+    """
+
+    sock: socket.socket
+    welcome: Welcome
+    secure: bool = False
+
+
 class Server:
     """Serves exports on any number of addresses.
 
@@ -73,14 +91,13 @@ class Server:
         self._buffers = Buffers(self._requests)
         self._replies = Replies(limits.reply_bytes)
         self._spin = Spin(loop.call_soon)
-        self._listening: list[socket.socket] = []
+        self._doors: list[Door] = []
         self._unix: list[UnixSocket] = []
-        #: By listening socket, who was accepted when nothing was left to ask who he is.
-        self._strangers: dict[socket.socket, socket.socket] = {}
+        #: Who was accepted when nothing was left to ask who he is.
+        self._strangers: dict[Door, socket.socket] = {}
         self._connections: set[Connection] = set()
         self._watch = Watch(self._connections, loop.call_later)
-        #: Where TLS is spoken; who is about to say who he is there; and all who speak it.
-        self._secure: set[socket.socket] = set()
+        #: Who is about to say who he is by TLS, and all who speak it.
         self._greeting: set[asyncio.Task[None]] = set()
         self._relays: set[asyncio.Task[None]] = set()
         #: The clients there are, those that are not yet or no longer served too.
@@ -99,16 +116,17 @@ class Server:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
-        secure = isinstance(address, Tls)
-        if not self._allow and not secure and _is_exposed(sock):
+        if isinstance(address, Tls):
+            door = Door(sock, self._greet, secure=True)
+        else:
+            door = Door(sock, self._welcome)
+        if not self._allow and not door.secure and _is_exposed(sock):
             sock.close()
             raise ListenError(
                 f"{address}: others than this machine could connect; say who may: add --allow CIDR"
             )
-        self._listening.append(sock)
-        if secure:
-            self._secure.add(sock)
-        self._resume_accepting(sock)
+        self._doors.append(door)
+        self._resume_accepting(door)
         if isinstance(address, Tcp):
             return type(address)(address.host, sock.getsockname()[1])
         return address
@@ -127,12 +145,12 @@ class Server:
 
         Locks that are waited for are not.  All that takes at most ``GRACE`` seconds.
         """
-        for sock in self._listening:
-            asyncio.get_running_loop().remove_reader(sock)
-            sock.close()
+        for door in self._doors:
+            asyncio.get_running_loop().remove_reader(door.sock)
+            door.sock.close()
         for sock in self._strangers.values():
             sock.close()
-        self._listening.clear()
+        self._doors.clear()
         self._strangers.clear()
         for unix in self._unix:
             unix.close()
@@ -158,18 +176,17 @@ class Server:
         self._unix.append(UnixSocket(address.path, mode=0o666))
         return self._unix[-1].sock
 
-    def _resume_accepting(self, sock: socket.socket) -> None:
-        if sock in self._listening:
-            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
-        if sock in self._strangers:
-            self._accept(sock)
+    def _resume_accepting(self, door: Door) -> None:
+        if door in self._doors:
+            asyncio.get_running_loop().add_reader(door.sock, self._accept, door)
+        if door in self._strangers:
+            self._accept(door)
 
-    def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        sock = self._strangers.pop(listening, None)
+    def _accept(self, door: Door) -> None:
+        sock = self._strangers.pop(door, None)
         try:
             if sock is None:
-                sock, _ = listening.accept()
+                sock, _ = door.sock.accept()
             peer = peer_of(sock)
         except (OSError, MemoryError) as error:
             code = error.errno if isinstance(error, OSError) else errno.ENOMEM
@@ -177,16 +194,16 @@ class Server:
                 sock.close()
                 return
             if sock is not None:
-                self._strangers[listening] = sock
+                self._strangers[door] = sock
             elif code in {errno.EAGAIN, errno.ECONNABORTED}:
                 return
             log.error("accept failed", why=os.strerror(code or 0), again_in_s=ACCEPT_PAUSE)
-            loop.remove_reader(listening)
-            loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listening)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(door.sock)
+            loop.call_later(ACCEPT_PAUSE, self._resume_accepting, door)
             return
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
-        secure = listening in self._secure
-        refusal = self._refusal(peer, who, secure)
+        refusal = self._refusal(peer, who, door.secure)
         if refusal is not None:
             self._refusals.log(peer.name, refusal)
             sock.close()
@@ -196,10 +213,15 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._empty.clear()
         self._per_peer[who] += 1
-        if not secure:
-            self._serve(sock, peer, partial(self._gone, who))
-            return
-        task = loop.create_task(self._greet(sock, peer))
+        door.welcome(sock, peer, who)
+
+    def _welcome(self, sock: socket.socket, peer: Peer, who: str) -> None:
+        """Serve a client that speaks 9P right away."""
+        self._serve(sock, peer, partial(self._gone, who))
+
+    def _greet(self, sock: socket.socket, peer: Peer, who: str) -> None:
+        """Serve a client that has to say first who it is, by TLS."""
+        task = asyncio.get_running_loop().create_task(self._serve_secure(sock, peer))
         self._greeting.add(task)
         self._relays.add(task)
         task.add_done_callback(partial(self._relayed, who, sock))
@@ -220,7 +242,7 @@ class Server:
             )
         )
 
-    async def _greet(self, sock: socket.socket, peer: Peer) -> None:
+    async def _serve_secure(self, sock: socket.socket, peer: Peer) -> None:
         """Find out who speaks TLS on this socket, and if he may, serve him until the end."""
         assert self._certificates is not None
         task = asyncio.current_task()

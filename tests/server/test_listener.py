@@ -464,11 +464,11 @@ async def test_a_pause_may_end_after_the_server_has_stopped(
     accept = Accept(errno.EMFILE)
     accept.install(monkeypatch)
     bound = server.listen(ANY_PORT)
-    (listening,) = server._listening
+    (door,) = server._doors
     peer = await SocketPeer.connect(bound)
     await accept.called.wait()
     await server.stop()
-    server._resume_accepting(listening)  # what the loop does at the end of the pause
+    server._resume_accepting(door)  # what the loop does at the end of the pause
     assert accept.calls == 1
     assert await peer.is_dropped()
     await peer.close()
