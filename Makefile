@@ -69,7 +69,7 @@ clean:
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[encrypt]'
+	$(BIN)/pip install --quiet --editable '.[encrypt,metrics]'
 	touch $@
 
 # What pip calls extras of this project: test, compile, bench.

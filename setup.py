@@ -41,6 +41,7 @@ COMPILED = [
     "server/fids.py",
     "server/handlers.py",
     "server/legacy.py",
+    "server/meter.py",
     "server/room.py",
     "server/session.py",
     "server/spin.py",

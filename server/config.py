@@ -83,6 +83,18 @@ def address(text: str) -> Address:
     return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
 
 
+def metrics_address(text: str) -> Address:
+    """``tcp://HOST:PORT`` or ``unix:///PATH``."""
+    allowed = "tcp://HOST:PORT or unix:///PATH"
+    try:
+        found = address(text)
+    except ValueError:
+        raise ValueError(allowed) from None
+    if isinstance(found, Tls):
+        raise ValueError(allowed)
+    return found
+
+
 def size(text: str) -> int:
     """Bytes: a number with k, m, g or t (powers of 1024) or %, of the host's RAM."""
     match = re.fullmatch(r"(\d+)([kmgt%]?)", text.lower())
@@ -287,7 +299,14 @@ OPTIONS: dict[str, Option] = {
         separator=" ",
     ),
     "control": Option(
-        _path, None, "PATH", "unix socket for tmpfs9p export add, rm and ls (default: none)"
+        _path, None, "PATH", "unix socket for tmpfs9p export, status and top (default: none)"
+    ),
+    "metrics": Option(
+        metrics_address,
+        None,
+        "ADDR",
+        "address of /metrics, for Prometheus, /healthz and /readyz, by HTTP: tcp://HOST:PORT or "
+        "unix:///PATH (default: none)",
     ),
     "user": Option(
         _user,
@@ -428,6 +447,7 @@ class Config:
     gid: int
     exports: tuple[ExportConfig, ...]
     control: str | None
+    metrics: Address | None
     user: pwd.struct_passwd | None
     msize: int
     limits: Limits

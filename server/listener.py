@@ -14,11 +14,12 @@ from functools import partial
 import structlog
 
 from .certificates import Certificates
-from .config import Address, Network, Tcp, Tls, Unix
+from .config import Address, Network, Tcp, Tls
 from .connection import Buffers, Connection, Replies
 from .fids import Client
 from .identity import Peer, address_of, certified, peer_of
 from .limits import Limits
+from .meter import Meter
 from .room import Room
 from .session import Session
 from .spin import Spin
@@ -60,6 +61,20 @@ class Door:
     secure: bool = False
 
 
+@dataclass(slots=True)
+class Past:
+    """Connections that have ended, and the bytes that they have received and sent."""
+
+    connections: int = 0
+    received: int = 0
+    sent: int = 0
+
+    def add(self, connection: Connection) -> None:
+        self.connections += 1
+        self.received += connection.received
+        self.sent += connection.sent
+
+
 class Server:
     """Serves exports on any number of addresses.
 
@@ -69,6 +84,12 @@ class Server:
         limits: what clients may hold.
         allow: the networks whose clients may connect; those of this machine always may.
         certificates: for TLS.
+        meter: counts requests, if somebody wants to know.
+
+    Attributes:
+        connections: those there are.
+        past: those that were.
+        refusals: who was not let in.
     """
 
     def __init__(
@@ -78,6 +99,7 @@ class Server:
         limits: Limits,
         allow: Collection[Network] = (),
         certificates: Certificates | None = None,
+        meter: Meter | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._store = store
@@ -85,7 +107,8 @@ class Server:
         self._limits = limits
         self._allow = allow
         self._certificates = certificates
-        self._refusals = Refusals()
+        self._meter = meter
+        self.refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
         self._requests = Room(limits.request_bytes, loop.call_soon)
         self._buffers = Buffers(self._requests)
@@ -95,8 +118,9 @@ class Server:
         self._unix: list[UnixSocket] = []
         #: Who was accepted when nothing was left to ask who he is.
         self._strangers: dict[Door, socket.socket] = {}
-        self._connections: set[Connection] = set()
-        self._watch = Watch(self._connections, loop.call_later)
+        self.connections: set[Connection] = set()
+        self.past = Past()
+        self._watch = Watch(self.connections, loop.call_later)
         #: Who is about to say who he is by TLS, and all who speak it.
         self._greeting: set[asyncio.Task[None]] = set()
         self._relays: set[asyncio.Task[None]] = set()
@@ -110,21 +134,15 @@ class Server:
         Raises:
             ListenError: it can not be bound, or anybody could come in there.
         """
-        try:
-            sock = _bound_tcp(address) if isinstance(address, Tcp) else self._bound_unix(address)
-        except OSError as error:
-            raise ListenError(f"{address}: {error.strerror or error}") from None
-        except ValueError as error:  # a name that can be no host's, a path with a NUL
-            raise ListenError(f"{address}: {error}") from None
+        sock, unix = bind(address)
+        if unix is not None:
+            self._unix.append(unix)
         if isinstance(address, Tls):
             door = Door(sock, self._greet, secure=True)
         else:
             door = Door(sock, self._welcome)
-        if not self._allow and not door.secure and _is_exposed(sock):
-            sock.close()
-            raise ListenError(
-                f"{address}: others than this machine could connect; say who may: add --allow CIDR"
-            )
+        if not self._allow and not door.secure:
+            require_private(sock, address)
         self._doors.append(door)
         self._resume_accepting(door)
         if isinstance(address, Tcp):
@@ -157,24 +175,19 @@ class Server:
         for task in self._greeting:
             task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.finish()
         if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.close("server stops")
         relays = list(self._relays)
         for task in relays:
             task.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
-
-    def _bound_unix(self, address: Unix) -> socket.socket:
-        """Every user may connect, for the kernel tells who he is."""
-        self._unix.append(UnixSocket(address.path, mode=0o666))
-        return self._unix[-1].sock
 
     def _resume_accepting(self, door: Door) -> None:
         if door in self._doors:
@@ -205,7 +218,7 @@ class Server:
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
         refusal = self._refusal(peer, who, door.secure)
         if refusal is not None:
-            self._refusals.log(peer.name, refusal)
+            self.refusals.log(peer.name, refusal)
             sock.close()
             return
         sock.setblocking(False)
@@ -228,7 +241,7 @@ class Server:
 
     def _serve(self, sock: socket.socket, peer: Peer, gone: Callable[[Connection], None]) -> None:
         """Serve a client; ``gone`` is called when its connection has ended."""
-        self._connections.add(
+        self.connections.add(
             Connection(
                 sock,
                 peer.name,
@@ -253,7 +266,7 @@ class Server:
                 name, uid = self._certificates.user_of(await stream.shake_hands())
             near, far = socket.socketpair()
         except (OSError, ValueError, MemoryError) as error:
-            self._refusals.log(peer.name, why_not(error))
+            self.refusals.log(peer.name, why_not(error))
             with suppress(OSError):
                 async with asyncio.timeout(LINGER):
                     await stream.dismiss()
@@ -271,7 +284,7 @@ class Server:
 
     def _served(self, task: "asyncio.Task[None]", connection: Connection) -> None:
         """A client that speaks TLS has all that it gets; it may take some time to take that."""
-        self._connections.discard(connection)
+        self._ended(connection)
         asyncio.get_running_loop().call_later(LINGER, task.cancel)
 
     def _relayed(self, who: str, sock: socket.socket, task: "asyncio.Task[None]") -> None:
@@ -297,13 +310,18 @@ class Server:
         store = self._store
         client = Client(store.exports, peer, LOCK_WAIT, self._limits, self._state)
         spawn = asyncio.get_running_loop().create_task
+        provide_now, provide = store.provide_now, store.provide
         return Session(
-            client, self._msize, spawn, store.provide_now, store.provide, ready, self._requests
+            client, self._msize, spawn, provide_now, provide, ready, self._requests, self._meter
         )
 
     def _gone(self, who: str, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._ended(connection)
         self._leave(who)
+
+    def _ended(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.past.add(connection)
 
     def _leave(self, who: str) -> None:
         """A client of this peer is gone."""
@@ -318,10 +336,12 @@ class Refusals:
     """The log of clients that are not let in: a line for the first, and then for many at a time."""
 
     def __init__(self) -> None:
+        self.count = 0
         self._more = 0
         self._quiet_until = 0.0
 
     def log(self, peer: str, why: str) -> None:
+        self.count += 1
         now = time.monotonic()
         if now < self._quiet_until:
             self._more += 1
@@ -331,11 +351,34 @@ class Refusals:
         self._quiet_until = now + REFUSALS_PAUSE
 
 
-def _is_exposed(sock: socket.socket) -> bool:
-    """Whether a listening socket can be reached from other machines."""
-    if sock.family == socket.AF_UNIX:
-        return False
-    return not address_of(sock.getsockname()).is_loopback
+def bind(address: Address) -> tuple[socket.socket, UnixSocket | None]:
+    """A socket that listens at an address; every user of this machine may connect there.
+
+    Raises:
+        ListenError: it can not be bound.
+    """
+    try:
+        if isinstance(address, Tcp):
+            return _bound_tcp(address), None
+        unix = UnixSocket(address.path, mode=0o666)
+    except OSError as error:
+        raise ListenError(f"{address}: {error.strerror or error}") from None
+    except ValueError as error:  # a name that can be no host's, a path with a NUL
+        raise ListenError(f"{address}: {error}") from None
+    return unix.sock, unix
+
+
+def require_private(sock: socket.socket, address: Address) -> None:
+    """Close a listening socket that can be reached from other machines.
+
+    Raises:
+        ListenError: it was.
+    """
+    if sock.family != socket.AF_UNIX and not address_of(sock.getsockname()).is_loopback:
+        sock.close()
+        raise ListenError(
+            f"{address}: others than this machine could connect; say who may: add --allow CIDR"
+        )
 
 
 def _bound_tcp(address: Tcp) -> socket.socket:

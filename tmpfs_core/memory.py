@@ -97,13 +97,14 @@ class Memory:
     def statistics(self) -> dict[str, int]:
         """What is where, in bytes, and all counters since the start (see :class:`.Counters`).
 
-        ``swap_used`` is that of the swap, by all who share it.
+        ``swap_size`` and ``swap_used`` are those of the swap, for all who share it.
         """
         return {
             "ram": self.ram.limit * FRAME,
             "resident": self.ram.used * FRAME,
             "in_use": self.in_use * FRAME,
             "swapped": self.swapped * FRAME,
+            "swap_size": (self.swap.size if self.swap else 0) * FRAME,
             "swap_used": (self.swap.used if self.swap else 0) * FRAME,
             **asdict(self.counters),
         }

@@ -109,7 +109,7 @@ async def inside(place: Path, seed: int, rounds: Iterable[Round]) -> Counter[str
         with machine.installed():
             count = await run(rounds, connect, prepare)
         last = await world.begin()
-        await until(lambda: len(world.server._connections) == 1, last)
+        await until(lambda: len(world.server.connections) == 1, last)
         assert no_berth_is_taken(world.memory.arena)
         world.spill.check()
         world.spill.nothing_is_left()

@@ -89,6 +89,7 @@ def test_the_defaults() -> None:
             ),
         ),
         control=None,
+        metrics=None,
         user=None,
         msize=1 << 20,
         limits=Limits(),

@@ -488,7 +488,7 @@ def test_a_request_that_was_tried_often_enough_is_tried_for_one_block(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    memory = memory_of(peer.session._client)
+    memory = memory_of(peer.session.client)
 
     def handler(client: Client, tag: int, *_: object) -> bytes:
         seen.append(memory.frugal)
@@ -618,7 +618,7 @@ def test_a_large_write_is_refused_even_if_that_shows_only_when_it_is_tried_again
 
         def provide_now(absent: NotResident) -> bool:
             assert absent.frames
-            peer.session._client.clunk(file)  # as if somebody had, meanwhile
+            peer.session.client.clunk(file)  # as if somebody had, meanwhile
             return True
 
         monkeypatch.setattr(peer.session, "_provide_now", provide_now)

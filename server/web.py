@@ -1,0 +1,164 @@
+"""Web: metrics and health by HTTP, for who watches the server.
+
+======== =============================================
+/metrics what Prometheus reads
+/healthz 200: the event loop answers
+/readyz  200: clients are served; 503: the server stops
+======== =============================================
+
+Rules of this file:
+
+* It serves a few programs that ask now and then, and may not take time from clients: a connection
+  is for one request and lasts ``PATIENCE`` seconds at the most, there are at most ``CONNECTIONS``
+  of them, and one is taken every ``PACE`` seconds.
+* Who may connect is as for clients: this machine, and who is in ``--allow``.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import ExitStack
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from .config import Address, Network, Tcp
+from .identity import peer_of
+from .listener import bind, require_private
+from .metrics import Metrics
+
+log = structlog.get_logger()
+
+#: What the library would log: that clients did not speak HTTP.
+_SILENT = logging.getLogger("server.web.silent")
+_SILENT.disabled = True
+
+#: Seconds that a connection may last.
+PATIENCE: Final = 10.0
+#: Connections at a time; one more is closed.
+CONNECTIONS: Final = 32
+#: Seconds from one connection to the next.
+PACE: Final = 0.05
+#: Seconds until accepting is tried again when the process is out of descriptors or memory.
+ACCEPT_PAUSE: Final = 1.0
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Web:
+    """Answers at ``address`` until it is closed.
+
+    Args:
+        allow: the networks that may connect besides this machine.
+        metrics: what is told.
+        ready: whether clients are served.
+
+    Attributes:
+        address: where, with the port that it really has.
+
+    Raises:
+        ListenError: it can not be bound, or anybody could come in there.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        allow: Collection[Network],
+        metrics: Metrics,
+        ready: Callable[[], bool],
+    ) -> None:
+        self._allow = allow
+        self._metrics = metrics
+        self._ready = ready
+        self._sock, self._unix = bind(address)
+        if not allow:
+            require_private(self._sock, address)
+        self.address = address
+        if isinstance(address, Tcp):
+            self.address = Tcp(address.host, self._sock.getsockname()[1])
+        app = web.Application(middlewares=[_careful])
+        app.router.add_get("/metrics", self._tell_metrics)
+        app.router.add_get("/healthz", self._tell_health)
+        app.router.add_get("/readyz", self._tell_readiness)
+        app.on_response_prepare.append(_last)
+        self._runner = web.AppRunner(app, access_log=None, logger=_SILENT)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+
+    def give(self, uid: int, gid: int) -> None:
+        """Have the socket belong to this user and group, if it is a unix socket.
+
+        Raises:
+            OSError: as chown(2).
+        """
+        if self._unix is not None:
+            self._unix.give(uid, gid)
+
+    async def close(self) -> None:
+        """Answer no more."""
+        self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)
+        if self._runner.server is not None:
+            for connection in self._runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+        await self._runner.cleanup()
+        if self._unix is not None:
+            self._unix.close()
+        else:
+            self._sock.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(self._sock)
+                with ExitStack() as doubtful:
+                    doubtful.callback(sock.close)
+                    if len(server.connections) < CONNECTIONS and self._may_ask(sock):
+                        transport, _ = await loop.connect_accepted_socket(server, sock)
+                        loop.call_later(PATIENCE, transport.abort)
+                        doubtful.pop_all()
+            except OSError as error:
+                log.error("metrics: accept failed", why=error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE)
+            await asyncio.sleep(PACE)
+
+    def _may_ask(self, sock: socket.socket) -> bool:
+        """Whether who has connected is on this machine, or in a network that may connect."""
+        address = peer_of(sock).address
+        return address is None or any(address in network for network in self._allow)
+
+    async def _tell_metrics(self, request: web.Request) -> web.Response:
+        body, media_type = self._metrics.text(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": media_type})
+
+    async def _tell_health(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _tell_readiness(self, _: web.Request) -> web.Response:
+        if self._ready():
+            return web.Response(text="ready\n")
+        return web.Response(text="stopping\n", status=503)
+
+
+async def _last(_: web.Request, response: web.StreamResponse) -> None:
+    """It is the last of its connection."""
+    response.force_close()
+
+
+@web.middleware
+async def _careful(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What nobody foresaw is logged."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception as error:
+        log.error("metrics: a request failed unexpectedly", exc_info=error)
+        raise web.HTTPInternalServerError from None
