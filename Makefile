@@ -11,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two at a time, as each kernel test waits for its guest or for its server.
 PARALLEL := --numprocesses 2 --dist worksteal
-SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
+SOURCES := $(wildcard server/*.py server/*/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint fuzz bench bench-memory bench-kernel chaos dist clean
 

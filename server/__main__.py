@@ -22,9 +22,10 @@ from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
 from . import __version__, connect, export_command, session, status_command
+from .address import Address, Listened, Tcp, Tls, Unix, VhostUser
 from .certificates import Certificates
 from .commands import commands
-from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, Tls, Unix, load
+from .config import OPTIONS, Config, ConfigError, ExportConfig, load
 from .control import Command, Control
 from .listener import ListenError, Server
 from .meter import Meter
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from .web import Web
 
 log = structlog.get_logger()
+
+#: The largest message that Linux takes over virtio, in bytes (net/9p/trans_virtio.c).
+VIRTIO_MSIZE = 512000
 
 EXAMPLES = """\
 examples:
@@ -270,8 +274,11 @@ def _cipher() -> Cipher:
     return Xts()
 
 
-def _how_to_use(address: Address, msize: int) -> str:
+def _how_to_use(address: Listened, msize: int) -> str:
     """What to type on a Linux client to mount this address, or to connect to it."""
+    if isinstance(address, VhostUser):
+        options = f"trans=virtio,version=9p2000.L,msize={min(msize, VIRTIO_MSIZE)}"
+        return f"mount in the guest: mount -t 9p -o {options} {address.tag} /mnt"
     if isinstance(address, Tls):
         return f"connect: tmpfs9p connect {address} --cert FILE --key FILE --ca FILE"
     return f"mount: {_mount_command(address, msize)}"

@@ -20,10 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
+from .address import Address, Listened, Tls, listened, plain
 from .limits import Limits
 from .wire.constants import MSIZE_MIN
 
@@ -39,60 +40,7 @@ class ConfigError(Exception):
     """A value that can not be; says which key, which value, and what is allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tcp:
-    """A TCP address to listen on."""
-
-    host: str
-    port: int
-    scheme: ClassVar[str] = "tcp"
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Tls(Tcp):
-    """A TCP address at which TLS is spoken."""
-
-    scheme: ClassVar[str] = "tls"
-
-
-@dataclass(frozen=True, slots=True)
-class Unix:
-    """A unix socket to listen on."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix://{self.path}"
-
-
-Address = Tcp | Unix
 Network = IPv4Network | IPv6Network
-
-
-def address(text: str) -> Address:
-    """``tcp://HOST:PORT``, ``tls://HOST:PORT`` or ``unix:///PATH``."""
-    if text.startswith("unix:///"):
-        return Unix(text[len("unix://") :])
-    match = re.fullmatch(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})", text)
-    if match is None or int(match[4]) > 65535:
-        raise ValueError("tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
-    return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
-
-
-def metrics_address(text: str) -> Address:
-    """``tcp://HOST:PORT`` or ``unix:///PATH``."""
-    allowed = "tcp://HOST:PORT or unix:///PATH"
-    try:
-        found = address(text)
-    except ValueError:
-        raise ValueError(allowed) from None
-    if isinstance(found, Tls):
-        raise ValueError(allowed)
-    return found
 
 
 def size(text: str) -> int:
@@ -228,11 +176,11 @@ class Option:
 #: The options of ``serve`` by their key.
 OPTIONS: dict[str, Option] = {
     "listen": Option(
-        address,
+        listened,
         "tcp://127.0.0.1:5640",
         "ADDR",
-        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; may be given "
-        "several times",
+        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or "
+        "vhost-user:///PATH?tag=TAG; may be given several times",
         many=True,
     ),
     "allow": Option(
@@ -302,7 +250,7 @@ OPTIONS: dict[str, Option] = {
         _path, None, "PATH", "unix socket for tmpfs9p export, status and top (default: none)"
     ),
     "metrics": Option(
-        metrics_address,
+        plain,
         None,
         "ADDR",
         "address of /metrics, for Prometheus, /healthz and /readyz, by HTTP: tcp://HOST:PORT or "
@@ -430,7 +378,7 @@ class Config:
         exports: the default one, then the others in the order in which they were given.
     """
 
-    listen: tuple[Address, ...]
+    listen: tuple[Listened, ...]
     allow: tuple[Network, ...]
     tls_cert: str | None
     tls_key: str | None

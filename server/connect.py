@@ -22,8 +22,9 @@ from typing import NoReturn
 
 import uvloop
 
+from .address import Address, Tls, Unix, address
 from .certificates import context_of
-from .config import Address, ConfigError, Tls, Unix, address
+from .config import ConfigError
 from .tls import CHUNK, Stream, why_not
 
 #: Seconds in which the server must accept, and prove who it is.

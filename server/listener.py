@@ -6,18 +6,21 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
+from .address import Listened, Tcp, Tls, Unix, VhostUser
 from .certificates import Certificates
-from .config import Address, Network, Tcp, Tls
+from .config import Network
 from .connection import Buffers, Connection, Replies
 from .fids import Client
-from .identity import Peer, address_of, certified, peer_of
+from .guest import Guest
+from .identity import Peer, address_of, certified, peer_of, vouched_for
 from .limits import Limits
 from .meter import Meter
 from .room import Room
@@ -44,6 +47,8 @@ class ListenError(Exception):
     """An address that can not be listened on; says which and why."""
 
 
+Where = TypeVar("Where", bound=Listened)
+
 #: What serves a client that has come in: its socket, who it is, and under what it is counted.
 Welcome = Callable[[socket.socket, Peer, str], None]
 
@@ -63,16 +68,16 @@ class Door:
 
 @dataclass(slots=True)
 class Past:
-    """Connections that have ended, and the bytes that they have received and sent."""
+    """Clients that have gone, and the bytes that were received from and sent to them."""
 
-    connections: int = 0
+    clients: int = 0
     received: int = 0
     sent: int = 0
 
-    def add(self, connection: Connection) -> None:
-        self.connections += 1
-        self.received += connection.received
-        self.sent += connection.sent
+    def add(self, client: Connection | Guest) -> None:
+        self.clients += 1
+        self.received += client.received
+        self.sent += client.sent
 
 
 class Server:
@@ -87,8 +92,7 @@ class Server:
         meter: counts requests, if somebody wants to know.
 
     Attributes:
-        connections: those there are.
-        past: those that were.
+        past: who was served.
         refusals: who was not let in.
     """
 
@@ -108,6 +112,7 @@ class Server:
         self._allow = allow
         self._certificates = certificates
         self._meter = meter
+        self.past = Past()
         self.refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
         self._requests = Room(limits.request_bytes, loop.call_soon)
@@ -118,9 +123,9 @@ class Server:
         self._unix: list[UnixSocket] = []
         #: Who was accepted when nothing was left to ask who he is.
         self._strangers: dict[Door, socket.socket] = {}
-        self.connections: set[Connection] = set()
-        self.past = Past()
-        self._watch = Watch(self.connections, loop.call_later)
+        self._connections: set[Connection] = set()
+        self._guests: set[Guest] = set()
+        self._watch = Watch(self._connections, loop.call_later)
         #: Who is about to say who he is by TLS, and all who speak it.
         self._greeting: set[asyncio.Task[None]] = set()
         self._relays: set[asyncio.Task[None]] = set()
@@ -128,25 +133,20 @@ class Server:
         self._per_peer: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
-    def listen(self, address: Address) -> Address:
+    def listen(self, address: Where) -> Where:
         """Accept clients at ``address`` from now on; the address with the port it really has.
 
         Raises:
             ListenError: it can not be bound, or anybody could come in there.
         """
-        sock, unix = bind(address)
-        if unix is not None:
-            self._unix.append(unix)
-        if isinstance(address, Tls):
-            door = Door(sock, self._greet, secure=True)
-        else:
-            door = Door(sock, self._welcome)
+        with told_of(address):
+            door = self._door(address)
         if not self._allow and not door.secure:
-            require_private(sock, address)
+            require_private(door.sock, address)
         self._doors.append(door)
         self._resume_accepting(door)
         if isinstance(address, Tcp):
-            return type(address)(address.host, sock.getsockname()[1])
+            return replace(address, port=door.sock.getsockname()[1])
         return address
 
     def give(self, uid: int, gid: int) -> None:
@@ -175,19 +175,40 @@ class Server:
         for task in self._greeting:
             task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
-        for connection in list(self.connections):
-            connection.finish()
+        for client in self.clients:
+            client.finish()
         if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
-        for connection in list(self.connections):
-            connection.close("server stops")
+        for client in self.clients:
+            client.close("server stops")
         relays = list(self._relays)
         for task in relays:
             task.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
+
+    def _door(self, address: Listened) -> Door:
+        """What is listened at, and who serves there.
+
+        Raises:
+            OSError, ValueError: it can not be bound.
+        """
+        match address:
+            case Tls():
+                return Door(bound_tcp(address), self._greet, secure=True)
+            case Tcp():
+                return Door(bound_tcp(address), self._welcome)
+            case Unix():  # every user may connect, for the kernel tells who he is
+                return Door(self._bound_unix(UnixSocket(address.path, mode=0o666)), self._welcome)
+            case VhostUser():
+                unix = UnixSocket(address.path, mode=0o600, owner=address.user)
+                return Door(self._bound_unix(unix), partial(self._plug_in, address))
+
+    def _bound_unix(self, unix: UnixSocket) -> socket.socket:
+        self._unix.append(unix)
+        return unix.sock
 
     def _resume_accepting(self, door: Door) -> None:
         if door in self._doors:
@@ -232,6 +253,21 @@ class Server:
         """Serve a client that speaks 9P right away."""
         self._serve(sock, peer, partial(self._gone, who))
 
+    def _plug_in(self, device: VhostUser, sock: socket.socket, peer: Peer, who: str) -> None:
+        """Serve the guest of a VMM.  Who may connect may do all that its guest's kernel does."""
+        peer = vouched_for(peer, f"{device.tag} {who}")
+        self._guests.add(
+            Guest(
+                sock,
+                peer.name,
+                device.tag,
+                self._buffers,
+                self._spin,
+                partial(self._make_session, peer),
+                partial(self._unplugged, who),
+            )
+        )
+
     def _greet(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that has to say first who it is, by TLS."""
         task = asyncio.get_running_loop().create_task(self._serve_secure(sock, peer))
@@ -241,7 +277,7 @@ class Server:
 
     def _serve(self, sock: socket.socket, peer: Peer, gone: Callable[[Connection], None]) -> None:
         """Serve a client; ``gone`` is called when its connection has ended."""
-        self.connections.add(
+        self._connections.add(
             Connection(
                 sock,
                 peer.name,
@@ -284,7 +320,8 @@ class Server:
 
     def _served(self, task: "asyncio.Task[None]", connection: Connection) -> None:
         """A client that speaks TLS has all that it gets; it may take some time to take that."""
-        self._ended(connection)
+        self._connections.discard(connection)
+        self.past.add(connection)
         asyncio.get_running_loop().call_later(LINGER, task.cancel)
 
     def _relayed(self, who: str, sock: socket.socket, task: "asyncio.Task[None]") -> None:
@@ -316,12 +353,19 @@ class Server:
         )
 
     def _gone(self, who: str, connection: Connection) -> None:
-        self._ended(connection)
+        self._connections.discard(connection)
+        self.past.add(connection)
         self._leave(who)
 
-    def _ended(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        self.past.add(connection)
+    def _unplugged(self, who: str, guest: Guest) -> None:
+        self._guests.discard(guest)
+        self.past.add(guest)
+        self._leave(who)
+
+    @property
+    def clients(self) -> list[Connection | Guest]:
+        """All that are served."""
+        return [*self._connections, *self._guests]
 
     def _leave(self, who: str) -> None:
         """A client of this peer is gone."""
@@ -351,28 +395,22 @@ class Refusals:
         self._quiet_until = now + REFUSALS_PAUSE
 
 
-def bind(address: Address) -> tuple[socket.socket, UnixSocket | None]:
-    """A socket that listens at an address; every user of this machine may connect there.
-
-    Raises:
-        ListenError: it can not be bound.
-    """
+@contextmanager
+def told_of(address: Listened) -> Iterator[None]:
+    """Why an address can not be bound is a ListenError."""
     try:
-        if isinstance(address, Tcp):
-            return _bound_tcp(address), None
-        unix = UnixSocket(address.path, mode=0o666)
+        yield
     except OSError as error:
         raise ListenError(f"{address}: {error.strerror or error}") from None
     except ValueError as error:  # a name that can be no host's, a path with a NUL
         raise ListenError(f"{address}: {error}") from None
-    return unix.sock, unix
 
 
-def require_private(sock: socket.socket, address: Address) -> None:
+def require_private(sock: socket.socket, address: Listened) -> None:
     """Close a listening socket that can be reached from other machines.
 
     Raises:
-        ListenError: it was.
+        ListenError: it was one.
     """
     if sock.family != socket.AF_UNIX and not address_of(sock.getsockname()).is_loopback:
         sock.close()
@@ -381,7 +419,12 @@ def require_private(sock: socket.socket, address: Address) -> None:
         )
 
 
-def _bound_tcp(address: Tcp) -> socket.socket:
+def bound_tcp(address: Tcp) -> socket.socket:
+    """A socket that listens at an address.
+
+    Raises:
+        OSError, UnicodeError: it can not be bound.
+    """
     family, kind, protocol, _, name = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM
     )[0]

@@ -21,6 +21,7 @@ from tmpfs_core.frames import FRAME
 from . import __version__
 from .connection import Connection
 from .exports import Export
+from .guest import Guest
 from .listener import Server
 from .meter import BOUNDS, Meter
 from .store import Store
@@ -52,7 +53,7 @@ class Status:
     def summary(self) -> dict[str, Any]:
         """All but who the clients are."""
         server, store, past = self._server, self._store, self._server.past
-        connections = server.connections
+        clients = server.clients
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -61,26 +62,26 @@ class Status:
             "memories": [
                 {"name": name, **memory.statistics()} for name, memory in store.memories.items()
             ],
-            "connections": len(connections),
-            "connections_ended": past.connections,
+            "connections": len(clients),
+            "connections_ended": past.clients,
             "connections_refused": server.refusals.count,
-            "fids": sum(len(it.session.client.fids) for it in connections),
-            "locks": sum(it.session.client.locks for it in connections),
-            "waiting": sum(it.session.waiting for it in connections),
-            "received": past.received + sum(it.received for it in connections),
-            "sent": past.sent + sum(it.sent for it in connections),
+            "fids": sum(len(it.session.client.fids) for it in clients),
+            "locks": sum(it.session.client.locks for it in clients),
+            "waiting": sum(it.session.waiting for it in clients),
+            "received": past.received + sum(it.received for it in clients),
+            "sent": past.sent + sum(it.sent for it in clients),
             "bounds": BOUNDS,
             "requests": self._requests(),
         }
 
     async def clients(self) -> list[dict[str, Any]]:
         """Who the clients are, ``CLIENTS`` of them at the most."""
-        connections = list(self._server.connections)[:CLIENTS]
-        clients = []
-        for at in range(0, len(connections), SLICE):
-            clients += [_client(connection) for connection in connections[at : at + SLICE]]
+        clients = self._server.clients[:CLIENTS]
+        found = []
+        for at in range(0, len(clients), SLICE):
+            found += [_client(client) for client in clients[at : at + SLICE]]
             await asyncio.sleep(0)
-        return clients
+        return found
 
     def _requests(self) -> dict[str, dict[str, Any]]:
         """What there was of each type of message that has come in."""
@@ -123,17 +124,17 @@ def described(store: Store, export: Export) -> dict[str, Any]:
     }
 
 
-def _client(connection: Connection) -> dict[str, Any]:
-    session = connection.session
+def _client(client: Connection | Guest) -> dict[str, Any]:
+    session = client.session
     return {
-        "fd": connection.fileno(),
-        "peer": connection.peer,
+        "fd": client.fileno(),
+        "peer": client.peer,
         "uid": session.client.peer.uid,
         "exports": sorted(export.name or "/" for export in session.client.attached),
         "fids": len(session.client.fids),
         "locks": session.client.locks,
         "waiting": session.waiting,
         "requests": session.requests,
-        "received": connection.received,
-        "sent": connection.sent,
+        "received": client.received,
+        "sent": client.sent,
     }

@@ -24,10 +24,12 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from .config import Address, Network, Tcp
+from .address import Address, Tcp
+from .config import Network
 from .identity import peer_of
-from .listener import bind, require_private
+from .listener import bound_tcp, require_private, told_of
 from .metrics import Metrics
+from .unixsocket import UnixSocket
 
 log = structlog.get_logger()
 
@@ -73,7 +75,13 @@ class Web:
         self._allow = allow
         self._metrics = metrics
         self._ready = ready
-        self._sock, self._unix = bind(address)
+        self._unix: UnixSocket | None = None
+        with told_of(address):
+            if isinstance(address, Tcp):
+                self._sock = bound_tcp(address)
+            else:
+                self._unix = UnixSocket(address.path, mode=0o666)
+                self._sock = self._unix.sock
         if not allow:
             require_private(self._sock, address)
         self.address = address

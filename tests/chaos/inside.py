@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from server.config import Tcp
+from server.address import Tcp
 from tests.server.peer import SocketPeer
 from tests.server.spilling import MSIZE, spilling, until
 from tests.tmpfs_core.support import no_berth_is_taken
@@ -109,7 +109,7 @@ async def inside(place: Path, seed: int, rounds: Iterable[Round]) -> Counter[str
         with machine.installed():
             count = await run(rounds, connect, prepare)
         last = await world.begin()
-        await until(lambda: len(world.server.connections) == 1, last)
+        await until(lambda: len(world.server._connections) == 1, last)
         assert no_berth_is_taken(world.memory.arena)
         world.spill.check()
         world.spill.nothing_is_left()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Tcp
+from server.address import Tcp
 from server.connection import TURN_BYTES
 from server.wire import constants as c
 from server.wire import messages as m
@@ -43,7 +43,7 @@ async def connected(world: Spilling) -> SocketPeer:
 
 async def nobody_else(world: Spilling, other: SocketPeer) -> None:
     """Wait until the server has no client but ``other``, and look that nothing is left of them."""
-    connections = world.server.connections
+    connections = world.server._connections
     await until(lambda: len(connections) == 1, other)
     assert no_berth_is_taken(world.memory.arena)
     await until(lambda: len(asyncio.all_tasks()) == 1, other)
@@ -85,7 +85,7 @@ async def test_a_client_killed_while_it_reads_leaves_nothing(world: Spilling, re
     for tag in range(40):
         peer.send(m.Tread(file, 0, MSIZE), tag)
     await peer.reader.readexactly(read)
-    await until(lambda: any(one._unsent for one in world.server.connections), other)
+    await until(lambda: any(one._unsent for one in world.server._connections), other)
     peer.reset()
     await nobody_else(world, other)
 
@@ -163,7 +163,7 @@ async def test_clients_that_do_not_read_hold_up_nobody_and_little_memory(world: 
             peer.send(m.Tread(file, 0, MSIZE), tag)
 
     def unsent() -> list[int]:
-        return [len(one._unsent) for one in world.server.connections if one._unsent is not None]
+        return [len(one._unsent) for one in world.server._connections if one._unsent is not None]
 
     await until(lambda: len(unsent()) == len(stuck), others[0])
     for peer, file in zip(others, files, strict=True):
@@ -178,7 +178,7 @@ async def test_clients_that_do_not_read_hold_up_nobody_and_little_memory(world: 
     for peer in stuck:
         assert list(await replies(peer, 3)) == [0, 1, 2]
         peer.abort()
-    await until(lambda: len(world.server.connections) == len(others), others[0])
+    await until(lambda: len(world.server._connections) == len(others), others[0])
 
 
 # Floods
@@ -325,7 +325,7 @@ async def test_1000_connections_at_once_do_their_work(world: Spilling) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     try:
         peers = [await world.begin() for _ in range(1000)]
-        assert len(world.server.connections) == 1000
+        assert len(world.server._connections) == 1000
 
         async def work(number: int, peer: SocketPeer) -> None:
             name, data = b"%d" % number, pattern(number, 3000 + number)

@@ -65,9 +65,9 @@ async def test_who_is_connected_stays_and_who_waits_gets_his_lock(
     await peer.call(tlock(held, c.LOCK_TYPE_UNLCK))
     tag, reply = await other.reply()
     assert (tag, reply) == (7, m.Rlock(c.LOCK_SUCCESS))
-    assert len(world.server.connections) == 3
+    assert len(world.server._connections) == 3
     third.abort()
-    await until(lambda: len(world.server.connections) == 2, peer)
+    await until(lambda: len(world.server._connections) == 2, peer)
 
 
 async def test_what_is_in_swap_comes_back(

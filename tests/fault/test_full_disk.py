@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Address, Tcp
+from server.address import Address, Tcp
 from server.limits import Limits
 from server.listener import Server
 from server.wire import messages as m

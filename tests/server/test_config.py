@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.address import Tcp, Unix
 from server.config import (
     EXPORT_OPTIONS,
     MSIZE_MAX,
@@ -15,10 +16,6 @@ from server.config import (
     Config,
     ConfigError,
     ExportConfig,
-    Tcp,
-    Tls,
-    Unix,
-    address,
     export_of,
     host_ram,
     load,
@@ -125,6 +122,7 @@ def test_every_option_has_the_same_name_everywhere(key: str, tmp_path: Path) -> 
         "listen": "unix:///run/t9",
         "log-format": "json",
         "log-level": "error",
+        "metrics": "unix:///run/t9-metrics",
         "mode": "711",
         "swap-encrypt": "true",
         "client-memory": "128m",
@@ -205,23 +203,6 @@ def test_sizes_have_units(text: str, expected: int) -> None:
 def test_a_size_may_be_a_share_of_the_hosts_ram() -> None:
     assert size("100%") == host_ram()
     assert size("25%") == host_ram() // 4
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("tcp://127.0.0.1:5640", Tcp("127.0.0.1", 5640)),
-        ("tcp://0.0.0.0:0", Tcp("0.0.0.0", 0)),
-        ("tcp://host.example:65535", Tcp("host.example", 65535)),
-        ("tcp://[::1]:564", Tcp("::1", 564)),
-        ("tcp://[fe80::1]:564", Tcp("fe80::1", 564)),
-        ("unix:///run/t9.sock", Unix("/run/t9.sock")),
-        ("unix:///with space:1", Unix("/with space:1")),
-    ],
-)
-def test_addresses_read_and_write_the_same(text: str, expected: Tcp | Unix) -> None:
-    assert address(text) == expected
-    assert str(expected) == text
 
 
 @pytest.mark.parametrize(
@@ -391,12 +372,6 @@ def test_tls_takes_all_its_options_and_they_take_it(key: str) -> None:
         load(given, {}, None)
     with pytest.raises(ConfigError, match=f"--{key}: without a use, no --listen is tls://"):
         load({key: WITH_TLS[key]}, {}, None)
-
-
-def test_an_address_of_tls_is_not_that_without() -> None:
-    assert address("tls://[::1]:1") == Tls("::1", 1)
-    assert Tls("::1", 1) != Tcp("::1", 1)
-    assert str(Tls("::1", 1)) == "tls://[::1]:1"
 
 
 def test_each_swap_file_holds_a_page_at_least() -> None:

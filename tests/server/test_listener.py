@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
-from server.config import Tcp, Unix
+from server.address import Tcp, Unix
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
@@ -516,7 +516,7 @@ async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
         assert [line["why"] for line in logs] == [f"more than --{key.replace('_', '-')}"]
         await peers[0].call(STATFS)
         await peers.pop().close()
-        while len(server.connections) > 1:
+        while len(server._connections) > 1:
             await peers[0].call(STATFS)
         assert await is_served(bound)
     await server.stop()

@@ -15,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
+from server.address import Tcp, Tls
 from server.certificates import Certificates
-from server.config import Tcp, Tls
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
@@ -210,7 +210,7 @@ async def test_garbage_instead_of_a_handshake_is_refused(make: MakeServer, data:
         await peer.close()
     assert alert[:1] in {b"", b"\x15"}  # an alert, RFC 8446 B.1
     assert [line["event"] for line in logs] == ["client refused"]
-    assert not server.connections
+    assert not server._connections
 
 
 async def test_a_handshake_that_does_not_end_is_ended(make: MakeServer) -> None:
@@ -317,11 +317,11 @@ async def test_a_client_that_does_not_read_is_not_read_from_and_others_go_on(
     slow.reader._transport.pause_reading()  # type: ignore[attr-defined]
     for tag in range(30):
         slow.send(m.Tread(file, 0, size), tag)
-    while not any(one._unsent for one in server.connections):
+    while not any(one._unsent for one in server._connections):
         await other.call(STATFS)
     for _ in range(100):
         await other.call(STATFS)
-    (stuck,) = (one for one in server.connections if one._unsent)
+    (stuck,) = (one for one in server._connections if one._unsent)
     assert not stuck._reading
     assert stuck._unsent_size < 3 * MSIZE  # a turn's replies
     slow.reader._transport.resume_reading()  # type: ignore[attr-defined]
@@ -440,7 +440,7 @@ async def test_stopping_answers_what_has_come_in(make: MakeServer, authority: Au
     file = await peer.create(b"file", pattern(1, size))
     for tag in range(5):
         peer.send(m.Tread(file, 0, size), tag)
-    await until(lambda: any(one._unsent for one in server.connections))
+    await until(lambda: any(one._unsent for one in server._connections))
     stopping = asyncio.create_task(server.stop())
     for expected in range(5):
         tag, reply = await peer.reply()

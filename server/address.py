@@ -1,0 +1,120 @@
+"""Addresses: where a server can be connected to, and where else it can listen."""
+
+import pwd
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar
+from urllib.parse import parse_qsl
+
+#: A tag of a virtio-9p device: what a guest mounts.
+TAG = re.compile(r"[A-Za-z0-9._-]{1,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A TCP address."""
+
+    host: str
+    port: int
+    scheme: ClassVar[str] = "tcp"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls(Tcp):
+    """A TCP address at which TLS is spoken."""
+
+    scheme: ClassVar[str] = "tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class VhostUser:
+    """A unix socket at which the VMM of a virtual machine finds a virtio-9p device.
+
+    Attributes:
+        tag: by which the guest mounts it.
+        user: number of the user who runs the VMM; None: root, or whom the server runs as.
+    """
+
+    path: str
+    tag: str
+    user: int | None = None
+
+    def __str__(self) -> str:
+        user = "" if self.user is None else f"&user={self.user}"
+        return f"vhost-user://{self.path}?tag={self.tag}{user}"
+
+
+#: What a client can connect to.
+Address = Tcp | Unix
+#: What a server can listen at.
+Listened = Address | VhostUser
+
+
+def address(text: str) -> Address:
+    """``tcp://HOST:PORT``, ``tls://HOST:PORT`` or ``unix:///PATH``."""
+    if text.startswith("unix:///"):
+        return Unix(text.removeprefix("unix://"))
+    match = re.fullmatch(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})", text)
+    if match is None or int(match[4]) > 65535:
+        raise ValueError("tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
+    return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
+
+
+def listened(text: str) -> Listened:
+    """An address, or ``vhost-user:///PATH?tag=TAG``."""
+    if text.startswith("vhost-user:"):
+        return _vhost_user(text)
+    try:
+        return address(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or vhost-user:///PATH?tag=TAG") from None
+
+
+def plain(text: str) -> Address:
+    """``tcp://HOST:PORT`` or ``unix:///PATH``: an address for what has no TLS of its own."""
+    if not text.startswith("tls:"):
+        with suppress(ValueError):
+            return address(text)
+    raise ValueError("tcp://HOST:PORT or unix:///PATH")
+
+
+def _vhost_user(text: str) -> VhostUser:
+    allowed = (
+        "vhost-user:///PATH?tag=TAG, with &user=USER if that is who runs the VMM; "
+        "TAG is up to 31 letters, digits, dots, dashes and underscores"
+    )
+    place, _, query = text.rpartition("?")
+    path = place.removeprefix("vhost-user://")
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True))
+        tag, user = given.pop("tag"), given.pop("user", None)
+        uid = None if user is None else _uid(user)
+    except (KeyError, ValueError):
+        raise ValueError(allowed) from None
+    if given or not path.startswith("/") or not TAG.fullmatch(tag):
+        raise ValueError(allowed)
+    return VhostUser(path, tag, uid)
+
+
+def _uid(user: str) -> int:
+    """The number of a user, by name or number; ValueError or KeyError if there is none."""
+    if not user.isdecimal():
+        return pwd.getpwnam(user).pw_uid
+    if int(user) >= 0xFFFFFFFF:
+        raise ValueError
+    return int(user)
