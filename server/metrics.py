@@ -144,8 +144,8 @@ def _requests(requests: dict[str, dict[str, Any]], bounds: tuple[float, ...]) ->
     )
     seconds = HistogramMetricFamily(
         "tmpfs9p_request_duration_seconds",
-        "Time from when the server takes up a request until its reply is ready. Sampled: time is "
-        f"taken of every {SAMPLED}th request, which counts for {SAMPLED}, and of each that waits.",
+        "Time from when the server takes up a request until its reply is ready. Sampled: of "
+        f"{SAMPLED} requests one has its time taken and counts for all; each that waits has.",
         labels=["type"],
     )
     ends = [*map(floatToGoString, bounds), "+Inf"]

@@ -39,6 +39,11 @@ _NAMES: Final = {
     for kind, message in (legacy.UNIX | legacy.PLAIN | MESSAGES).items()
     if message.__name__.startswith("T")
 }
+#: Of names for the same number, the one that the documentation uses.
+_ERRNOS: Final = dict(errno.errorcode) | {
+    errno.EOPNOTSUPP: "EOPNOTSUPP",
+    errno.EDEADLK: "EDEADLK",
+}
 
 
 class Status:
@@ -93,7 +98,7 @@ class Status:
             one = found.setdefault(_NAMES.get(kind, UNKNOWN), none)
             one["count"] += tally.count
             for code, count in tally.refused.items():
-                name = errno.errorcode.get(code, str(code))
+                name = _ERRNOS.get(code, str(code))
                 one["errors"][name] = one["errors"].get(name, 0) + count
             one["seconds"] += tally.seconds
             one["longest"] = max(one["longest"], tally.longest)

@@ -91,7 +91,6 @@ class Web:
         app.router.add_get("/metrics", self._tell_metrics)
         app.router.add_get("/healthz", self._tell_health)
         app.router.add_get("/readyz", self._tell_readiness)
-        app.on_response_prepare.append(_last)
         self._runner = web.AppRunner(app, access_log=None, logger=_SILENT)
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
@@ -155,18 +154,16 @@ class Web:
         return web.Response(text="stopping\n", status=503)
 
 
-async def _last(_: web.Request, response: web.StreamResponse) -> None:
-    """It is the last of its connection."""
-    response.force_close()
-
-
 @web.middleware
 async def _careful(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What nobody foresaw is logged."""
+    """A response is the last of its connection; what nobody foresaw is logged."""
     try:
-        return await handler(request)
-    except web.HTTPException:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        refusal.force_close()
         raise
     except Exception as error:
         log.error("metrics: a request failed unexpectedly", exc_info=error)
-        raise web.HTTPInternalServerError from None
+        response = web.Response(text="the server failed; its log tells why\n", status=500)
+    response.force_close()
+    return response
