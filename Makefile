@@ -21,7 +21,7 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages fuse3 libfuse3-dev pkg-config
+	tests/install-packages fuse3 libfuse3-dev pkg-config prometheus tmux
 	@$(BIN)/pip install --quiet --editable '.[fuse]' || \
 	  echo "pyfuse3 can not be built (see above): FUSE mounts are not tested"
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)

@@ -44,6 +44,8 @@ def watch(look: Callable[[], Status], interval: float, glyphs: Glyphs) -> None:
         OSError: a look failed.
     """
     first = look()
+    for name in ("LINES", "COLUMNS"):  # the size is the terminal's, also when it changes
+        os.environ.pop(name, None)
     try:
         curses.setupterm()
     except curses.error as error:
@@ -65,6 +67,7 @@ class View:
         with suppress(curses.error):  # not every terminal can hide it
             curses.curs_set(0)
         self._attributes = _attributes()
+        self._repaint = True
 
     def run(self, now: Status, look: Callable[[], Status], interval: float) -> None:
         """Show ``now``, then what ``look`` tells, until q is pressed."""
@@ -73,28 +76,29 @@ class View:
         due = monotonic() + interval
         while True:
             self._draw(looks)
-            left = due - monotonic()
-            if left > 0:
-                self._window.timeout(int(left * 1000) + 1)
-                if self._window.getch() in QUIT:
-                    return
+            self._window.timeout(max(int((due - monotonic()) * 1000), 0) + 1)
+            key = self._window.getch()
+            if key in QUIT:
+                return
+            self._repaint = key == curses.KEY_RESIZE  # the terminal has moved what was on it
+            if monotonic() < due:
                 continue
-            due = monotonic() + interval
             before, now = now, _still(look)
             while len(past) > 1 and now["uptime"] - past[1]["uptime"] >= RECENT:
                 past.popleft()
             looks = Looks(now, before, past[0])
             past.append(_lasting(now))
+            due = monotonic() + interval
 
     def _draw(self, looks: Looks) -> None:
         window = self._window
         window.erase()
+        window.clearok(self._repaint)
         height, width = window.getmaxyx()
         for row, line in enumerate(screen(looks, width, height - 1, self._glyphs)):
             self._put(row, line)
-        self._put(
-            height - 1, clipped(legend(self._glyphs), width - 1)
-        )  # the last place is not ours
+        last = clipped(legend(self._glyphs), width - 1)  # the last place would scroll
+        self._put(height - 1, last)
         window.refresh()
 
     def _put(self, row: int, line: Line) -> None:

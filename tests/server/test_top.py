@@ -24,7 +24,7 @@ class Terminal:
     def __init__(self, socket: Path, **environ: str) -> None:
         self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
         self._environ = {**os.environ, "LC_ALL": "C.UTF-8", **environ}
-        self("new-session", "-d", "-x", "80", "-y", "24", "sh")
+        self("new-session", "-d", "-x", "80", "-y", "24", "-c", str(socket.parent), "sh")
         self.until(lambda screen: screen[0] in ("$", "#"))
 
     def __call__(self, *command: str) -> str:
