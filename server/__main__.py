@@ -6,8 +6,10 @@ import os
 import pwd
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -21,11 +23,11 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, connect, export_command, session, status_command
-from .address import Address, Listened, Tcp, Tls, Unix, VhostUser
+from . import __version__, connect, export_command, session, status_command, stdio, volume_plugin
+from .address import CID_HOST, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
 from .commands import commands
-from .config import OPTIONS, Config, ConfigError, ExportConfig, load
+from .config import OPTIONS, Config, ExportConfig, load
 from .control import Command, Control
 from .listener import ListenError, Server
 from .meter import Meter
@@ -33,6 +35,7 @@ from .observability import configure_logging
 from .privileges import drop
 from .status import Status
 from .store import Store
+from .usage import ConfigError
 
 if TYPE_CHECKING:
     from .web import Web
@@ -67,12 +70,14 @@ def _serve(arguments: argparse.Namespace) -> None:
         for key in OPTIONS
         if (value := getattr(arguments, key.replace("-", "_"))) is not None
     }
+    silent = stdio.is_silent()
     try:
         config = load(given, os.environ, arguments.config)
-        configure_logging(config.log_format, config.log_level)
-        uvloop.run(serve(config))
+        configure_logging(config.log_format, config.log_level, silent)
+        with stdio.connection() if Stdio() in config.listen else nullcontext() as client:
+            uvloop.run(serve(config, client))
     except (ConfigError, ListenError) as error:
-        print(f"tmpfs9p: {error}", file=sys.stderr)
+        stdio.complain(str(error), silent)
         sys.exit(2)
 
 
@@ -96,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     connect.add_parser(commands)
     add_parsers(commands)
     mount.add_parser(commands)
+    volume_plugin.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
@@ -124,8 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def serve(config: Config, client: socket.socket | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, or until a client that is there already has gone.
 
     Raises:
         ListenError: an address can not be bound.
@@ -149,7 +155,8 @@ async def serve(config: Config) -> None:
             await _add(store, export)
         if config.control is not None:
             control = _control(config.control, commands(store, config, status))
-        bound = [server.listen(address) for address in config.listen]
+        addresses = [address for address in config.listen if not isinstance(address, Stdio)]
+        bound = [server.listen(address) for address in addresses]
         if config.metrics is not None:
             web = _web(config, config.metrics, status, lambda: not stop.is_set())
         if config.user is not None:  # nobody has been let in yet: the loop has not had a turn since
@@ -158,6 +165,8 @@ async def serve(config: Config) -> None:
             print(f"ready: {address}  {_how_to_use(address, config.msize)}", flush=True)
         if web is not None:
             log.info("metrics are served", at=str(web.address))
+        if client is not None:
+            server.adopt(client, stop.set)
         await stop.wait()
         log.info("stopping")
     finally:
@@ -192,7 +201,7 @@ def _control(path: str, commands: dict[str, Command]) -> Control:
         raise ConfigError(f"--control: {path}: {error.strerror}") from None
 
 
-def _web(config: Config, address: Address, status: Status, ready: Callable[[], bool]) -> "Web":
+def _web(config: Config, address: Tcp | Unix, status: Status, ready: Callable[[], bool]) -> "Web":
     """Metrics and health at an address.
 
     Raises:
@@ -281,6 +290,8 @@ def _how_to_use(address: Listened, msize: int) -> str:
         return f"mount in the guest: mount -t 9p -o {options} {address.tag} /mnt"
     if isinstance(address, Tls):
         return f"connect: tmpfs9p connect {address} --cert FILE --key FILE --ca FILE"
+    if isinstance(address, Vsock):
+        return f"connect: tmpfs9p connect {Vsock(CID_HOST, address.port)}"
     return f"mount: {_mount_command(address, msize)}"
 
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from .config import ConfigError
 from .control import Refused
+from .usage import ConfigError
 
 Run = Callable[[argparse.Namespace], None]
 

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from .asking import add_asking
-from .config import ConfigError
 from .control import ask
 from .screen import ASCII, FINE, Glyphs, Looks, screen
+from .usage import ConfigError
 
 #: Seconds that top waits for an answer.
 PATIENCE = 5.0

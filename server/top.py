@@ -15,8 +15,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-from .config import ConfigError
 from .screen import Glyphs, Line, Looks, Status, clipped, legend, screen
+from .usage import ConfigError
 
 #: Seconds of which the times of requests are shown.
 RECENT: Final = 60.0

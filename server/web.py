@@ -24,11 +24,11 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from .address import Address, Tcp
-from .config import Network
+from .address import Tcp, Unix
 from .identity import peer_of
 from .listener import bound_tcp, require_private, told_of
 from .metrics import Metrics
+from .network import Network, is_among
 from .unixsocket import UnixSocket
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ class Web:
 
     def __init__(
         self,
-        address: Address,
+        address: Tcp | Unix,
         allow: Collection[Network],
         metrics: Metrics,
         ready: Callable[[], bool],
@@ -84,7 +84,7 @@ class Web:
                 self._sock = self._unix.sock
         if not allow:
             require_private(self._sock, address)
-        self.address = address
+        self.address: Tcp | Unix = address
         if isinstance(address, Tcp):
             self.address = Tcp(address.host, self._sock.getsockname()[1])
         app = web.Application(middlewares=[_careful])
@@ -139,7 +139,7 @@ class Web:
     def _may_ask(self, sock: socket.socket) -> bool:
         """Whether who has connected is on this machine, or in a network that may connect."""
         address = peer_of(sock).address
-        return address is None or any(address in network for network in self._allow)
+        return address is None or is_among(address, self._allow)
 
     async def _tell_metrics(self, request: web.Request) -> web.Response:
         body, media_type = self._metrics.text(request.headers.get("Accept", ""))

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from server.commands import Add, List, Remove, Show, commands
-from server.config import ConfigError, load
+from server.config import load
 from server.control import Command
 from server.limits import Limits
 from server.listener import Server
 from server.meter import Meter
 from server.status import Status
 from server.store import Store
+from server.usage import ConfigError
 from tmpfs_core.memory import Memory
 
 from .peer import raises_errno
