@@ -28,7 +28,7 @@ from .address import Tcp, Unix
 from .identity import peer_of
 from .listener import bound_tcp, require_private, told_of
 from .metrics import Metrics
-from .network import Network, is_among
+from .network import Cid, Network, is_among
 from .unixsocket import UnixSocket
 
 log = structlog.get_logger()
@@ -72,7 +72,7 @@ class Web:
         metrics: Metrics,
         ready: Callable[[], bool],
     ) -> None:
-        self._allow = allow
+        self._allow = tuple(it for it in allow if not isinstance(it, Cid))
         self._metrics = metrics
         self._ready = ready
         self._unix: UnixSocket | None = None
@@ -82,7 +82,7 @@ class Web:
             else:
                 self._unix = UnixSocket(address.path, mode=0o666)
                 self._sock = self._unix.sock
-        if not allow:
+        if not self._allow:
             require_private(self._sock, address)
         self.address: Tcp | Unix = address
         if isinstance(address, Tcp):
