@@ -29,7 +29,7 @@ from .wire import legacy
 from .wire.codec import MESSAGES
 
 #: The most clients that are told of one by one, and how many in one turn.
-CLIENTS: Final = 4096
+CLIENTS: Final = 2048
 SLICE: Final = 256
 #: What requests are counted under whose type is none.
 UNKNOWN: Final = "unknown"
