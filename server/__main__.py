@@ -6,7 +6,9 @@ import os
 import pwd
 import shlex
 import signal
+import socket
 import sys
+from contextlib import nullcontext
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NoReturn
@@ -20,16 +22,17 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, connect, export_command, session, volume_plugin
-from .address import Listened, Tcp, Tls, Unix, VhostUser
+from . import __version__, connect, export_command, session, stdio, volume_plugin
+from .address import CID_HOST, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
 from .commands import commands
-from .config import OPTIONS, Config, ConfigError, ExportConfig, load
+from .config import OPTIONS, Config, ExportConfig, load
 from .control import Control
 from .listener import ListenError, Server
 from .observability import configure_logging
 from .privileges import drop
 from .store import Store
+from .usage import ConfigError
 
 log = structlog.get_logger()
 
@@ -61,12 +64,14 @@ def _serve(arguments: argparse.Namespace) -> None:
         for key in OPTIONS
         if (value := getattr(arguments, key.replace("-", "_"))) is not None
     }
+    silent = stdio.is_silent()
     try:
         config = load(given, os.environ, arguments.config)
-        configure_logging(config.log_format, config.log_level)
-        uvloop.run(serve(config))
+        configure_logging(config.log_format, config.log_level, silent)
+        with stdio.connection() if Stdio() in config.listen else nullcontext() as client:
+            uvloop.run(serve(config, client))
     except (ConfigError, ListenError) as error:
-        print(f"tmpfs9p: {error}", file=sys.stderr)
+        stdio.complain(str(error), silent)
         sys.exit(2)
 
 
@@ -118,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def serve(config: Config, client: socket.socket | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, or until a client that is there already has gone.
 
     Raises:
         ListenError: an address can not be bound.
@@ -139,11 +144,16 @@ async def serve(config: Config) -> None:
             await _add(store, export)
         if config.control is not None:
             control = _control(config.control, store, config)
-        bound = [server.listen(address) for address in config.listen]
+        bound: list[Listened] = []
+        for address in config.listen:
+            if not isinstance(address, Stdio):
+                bound.append(server.listen(address))
         if config.user is not None:  # nobody has been let in yet: the loop has not had a turn since
             _become(config.user, server, control)
         for address in bound:
             print(f"ready: {address}  {_how_to_use(address, config.msize)}", flush=True)
+        if client is not None:
+            server.adopt(client, stop.set)
         await stop.wait()
         log.info("stopping")
     finally:
@@ -243,6 +253,8 @@ def _how_to_use(address: Listened, msize: int) -> str:
         return f"mount in the guest: mount -t 9p -o {options} {address.tag} /mnt"
     if isinstance(address, Tls):
         return f"connect: tmpfs9p connect {address} --cert FILE --key FILE --ca FILE"
+    if isinstance(address, Vsock):
+        return f"connect: tmpfs9p connect {Vsock(CID_HOST, address.port)}"
     return f"mount: {_mount_command(address, msize)}"
 
 

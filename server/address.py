@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import parse_qsl
 
+# linux/vm_sockets.h
+CID_ANY = PORT_ANY = 0xFFFFFFFF
+CID_HOST = 2
+
 #: A tag of a virtio-9p device: what a guest mounts.
 TAG = re.compile(r"[A-Za-z0-9._-]{1,31}")
 
@@ -41,6 +45,29 @@ class Unix:
 
 
 @dataclass(frozen=True, slots=True)
+class Vsock:
+    """A port between a host and its virtual machines (vsock(7)).
+
+    Attributes:
+        cid: the number of the machine; to listen, of this one: ``CID_ANY``, whatever it has.
+    """
+
+    cid: int
+    port: int
+
+    def __str__(self) -> str:
+        return f"vsock://{'any' if self.cid == CID_ANY else self.cid}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stdio:
+    """Standard input and output: one connection, which is there already."""
+
+    def __str__(self) -> str:
+        return "stdio:"
+
+
+@dataclass(frozen=True, slots=True)
 class VhostUser:
     """A unix socket at which the VMM of a virtual machine finds a virtio-9p device.
 
@@ -59,29 +86,43 @@ class VhostUser:
 
 
 #: What a client can connect to.
-Address = Tcp | Unix
+Address = Tcp | Unix | Vsock
 #: What a server can listen at.
 Listened = Address | VhostUser
 
+FORMS = "tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT"
+
+_TCP = re.compile(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})")
+_VSOCK = re.compile(r"vsock://(any|\d{1,10}):(\d{1,10})")
+
 
 def address(text: str) -> Address:
-    """``tcp://HOST:PORT``, ``tls://HOST:PORT`` or ``unix:///PATH``."""
+    """An address, in one of ``FORMS``."""
     if text.startswith("unix:///"):
         return Unix(text.removeprefix("unix://"))
-    match = re.fullmatch(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})", text)
-    if match is None or int(match[4]) > 65535:
-        raise ValueError("tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
-    return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
+    tcp, vsock = _TCP.fullmatch(text), _VSOCK.fullmatch(text)
+    if tcp is not None and int(tcp[4]) <= 65535:
+        return (Tls if tcp[1] == "tls" else Tcp)(tcp[2] or tcp[3], int(tcp[4]))
+    if vsock is not None and int(vsock[2]) < PORT_ANY and cid(vsock[1]) <= CID_ANY:
+        return Vsock(cid(vsock[1]), int(vsock[2]))
+    raise ValueError(FORMS)
 
 
-def listened(text: str) -> Listened:
-    """An address, or ``vhost-user:///PATH?tag=TAG``."""
+def cid(text: str) -> int:
+    """The number of a machine, or that which stands for any."""
+    return CID_ANY if text == "any" else int(text)
+
+
+def listened(text: str) -> Listened | Stdio:
+    """An address, ``vhost-user:///PATH?tag=TAG``, or ``stdio:``."""
+    if text == "stdio:":
+        return Stdio()
     if text.startswith("vhost-user:"):
         return _vhost_user(text)
     try:
         return address(text)
     except ValueError as error:
-        raise ValueError(f"{error}, or vhost-user:///PATH?tag=TAG") from None
+        raise ValueError(f"{error}, or vhost-user:///PATH?tag=TAG, or stdio:") from None
 
 
 def _vhost_user(text: str) -> VhostUser:

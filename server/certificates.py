@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from .config import ConfigError
+from .usage import ConfigError
 
 log = structlog.get_logger()
 

@@ -18,14 +18,15 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
-from .address import Listened, Tls, listened
+from .address import Listened, Stdio, Tls, listened
 from .limits import Limits
+from .network import Network, network
+from .usage import ConfigError
 from .wire.constants import MSIZE_MIN
 
 MSIZE_MAX = 16 << 20
@@ -34,13 +35,6 @@ PAGE = 4096
 MESSAGES = 16
 #: The limits unless something else is asked for.
 DEFAULT = Limits()
-
-
-class ConfigError(Exception):
-    """A value that can not be; says which key, which value, and what is allowed."""
-
-
-Network = IPv4Network | IPv6Network
 
 
 def size(text: str) -> int:
@@ -102,15 +96,6 @@ def _id(text: str) -> int:
     if not text.isdecimal() or int(text) >= 0xFFFFFFFF:
         raise ValueError("a number from 0 to 4294967294")
     return int(text)
-
-
-def _network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        raise ValueError(
-            "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix"
-        ) from None
 
 
 def _user(text: str) -> pwd.struct_passwd:
@@ -179,16 +164,16 @@ OPTIONS: dict[str, Option] = {
         listened,
         "tcp://127.0.0.1:5640",
         "ADDR",
-        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or "
-        "vhost-user:///PATH?tag=TAG; may be given several times",
+        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, vsock://CID:PORT, "
+        "vhost-user:///PATH?tag=TAG or stdio:; may be given several times",
         many=True,
     ),
     "allow": Option(
-        _network,
+        network,
         None,
         "CIDR",
-        "network whose clients may connect besides those of this machine; may be given several "
-        "times (default: none)",
+        "network whose clients may connect besides those of this machine, or cid:N or cid:any for "
+        "virtual machines; may be given several times (default: none)",
         many=True,
     ),
     "tls-cert": Option(
@@ -321,7 +306,7 @@ EXPORT_OPTIONS: dict[str, Option] = {
     "ram": OPTIONS["ram"],
     "ro": Option(_flag, "false", "BOOL", "every change is refused"),
     "allow": Option(
-        _network, None, "CIDR", "networks whose clients may attach", many=True, separator="+"
+        network, None, "CIDR", "networks whose clients may attach", many=True, separator="+"
     ),
     "squash": Option(_one_of("none", "root", "all"), "none", "WHO", "who acts as nobody"),
     "anonuid": Option(_id, "65534", "N", "user id of nobody"),
@@ -371,7 +356,7 @@ class Config:
         exports: the default one, then the others in the order in which they were given.
     """
 
-    listen: tuple[Listened, ...]
+    listen: tuple[Listened | Stdio, ...]
     allow: tuple[Network, ...]
     tls_cert: str | None
     tls_key: str | None

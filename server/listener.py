@@ -10,18 +10,18 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from .address import Listened, Tcp, Tls, Unix, VhostUser
+from .address import Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
-from .config import Network
 from .connection import Buffers, Connection, Replies
 from .fids import Client
 from .guest import Guest
 from .identity import Peer, address_of, certified, peer_of, vouched_for
 from .limits import Limits
+from .network import Cid, Network, is_among
 from .room import Room
 from .session import Session
 from .spin import Spin
@@ -57,11 +57,13 @@ class Door:
     """A listening socket, and what serves the clients that come in there.
 
     Attributes:
-        secure: they have to prove who they are; so they may be anywhere, unless --allow is given.
+        allow: the networks whose clients may connect; those of this machine always may.
+        secure: they have to prove who they are; so they may be anywhere, unless ``allow`` says.
     """
 
     sock: socket.socket
     welcome: Welcome
+    allow: tuple[Network, ...] = ()
     secure: bool = False
 
 
@@ -88,7 +90,8 @@ class Server:
         self._store = store
         self._msize = msize
         self._limits = limits
-        self._allow = allow
+        self._networks = tuple(it for it in allow if not isinstance(it, Cid))
+        self._cids = tuple(it for it in allow if isinstance(it, Cid))
         self._certificates = certificates
         self._refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
@@ -122,10 +125,11 @@ class Server:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
-        if not self._allow and not door.secure and _is_exposed(door.sock):
+        if not door.allow and not door.secure and _is_exposed(door.sock):
             door.sock.close()
+            who = "cid:N" if isinstance(address, Vsock) else "CIDR"
             raise ListenError(
-                f"{address}: others than this machine could connect; say who may: add --allow CIDR"
+                f"{address}: others than this machine could connect; say who may: add --allow {who}"
             )
         self._doors.append(door)
         self._resume_accepting(door)
@@ -181,9 +185,12 @@ class Server:
         """
         match address:
             case Tls():
-                return Door(_bound_tcp(address), self._greet, secure=True)
+                return Door(_bound_tcp(address), self._greet, self._networks, secure=True)
             case Tcp():
-                return Door(_bound_tcp(address), self._welcome)
+                return Door(_bound_tcp(address), self._welcome, self._networks)
+            case Vsock():
+                sock = _bound(socket.AF_VSOCK, (address.cid, address.port))
+                return Door(sock, self._welcome, self._cids)
             case Unix():  # every user may connect, for the kernel tells who he is
                 return Door(self._bound_unix(UnixSocket(address.path, mode=0o666)), self._welcome)
             case VhostUser():
@@ -220,18 +227,44 @@ class Server:
             loop.remove_reader(door.sock)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, door)
             return
+        self._let_in(sock, peer, door)
+
+    def adopt(self, sock: socket.socket, ended: Callable[[], None]) -> None:
+        """Serve a client whose connection is there already; ``ended`` is called when it has gone.
+
+        Raises:
+            ListenError: it has gone before.
+        """
+        try:
+            peer = peer_of(sock)
+        except OSError as error:
+            raise ListenError(f"{Stdio()} {error.strerror}") from None
+
+        def welcome(sock: socket.socket, peer: Peer, who: str) -> None:
+            def gone(connection: Connection) -> None:
+                self._gone(who, connection)
+                ended()
+
+            self._serve(sock, peer, gone)
+
+        if not self._let_in(sock, peer, Door(sock, welcome, self._networks)):
+            ended()
+
+    def _let_in(self, sock: socket.socket, peer: Peer, door: Door) -> bool:
+        """Serve a client, if it may come in; whether it may."""
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
-        refusal = self._refusal(peer, who, door.secure)
+        refusal = self._refusal(peer, who, door)
         if refusal is not None:
             self._refusals.log(peer.name, refusal)
             sock.close()
-            return
+            return False
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._empty.clear()
         self._per_peer[who] += 1
         door.welcome(sock, peer, who)
+        return True
 
     def _welcome(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that speaks 9P right away."""
@@ -314,11 +347,10 @@ class Server:
         self._relays.discard(task)
         self._leave(who)
 
-    def _refusal(self, peer: Peer, who: str, secure: bool) -> str | None:
+    def _refusal(self, peer: Peer, who: str, door: Door) -> str | None:
         """Why one more connection of this peer is not taken, if it is not."""
-        address = peer.address
-        anybody = address is None or (secure and not self._allow)
-        if not anybody and not any(address in network for network in self._allow):
+        anybody = door.secure and not door.allow
+        if not anybody and peer.address is not None and not is_among(peer.address, door.allow):
             return "not in --allow"
         if self._per_peer.total() >= self._limits.max_connections:
             return "more than --max-connections"
@@ -374,16 +406,18 @@ class Refusals:
 
 def _is_exposed(sock: socket.socket) -> bool:
     """Whether a listening socket can be reached from other machines."""
-    if sock.family == socket.AF_UNIX:
-        return False
+    if sock.family in {socket.AF_UNIX, socket.AF_VSOCK}:
+        return sock.family == socket.AF_VSOCK
     return not address_of(sock.getsockname()).is_loopback
 
 
 def _bound_tcp(address: Tcp) -> socket.socket:
-    family, kind, protocol, _, name = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return _bound(found[0][0], found[0][4])
+
+
+def _bound(family: int, name: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(name)

@@ -22,10 +22,11 @@ import uvloop
 
 from client import address
 
-from .config import OPTIONS, ConfigError
+from .config import OPTIONS
 from .mounts import Mounts
 from .observability import configure_logging
 from .unixsocket import UnixSocket
+from .usage import ConfigError
 from .volumes import Volumes
 
 log = structlog.get_logger()

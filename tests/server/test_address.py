@@ -4,7 +4,7 @@ import pwd
 
 import pytest
 
-from server.address import Listened, Tcp, Tls, Unix, VhostUser, address, listened
+from server.address import Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock, address, listened
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,15 @@ from server.address import Listened, Tcp, Tls, Unix, VhostUser, address, listene
         ("tcp://[fe80::1]:564", Tcp("fe80::1", 564)),
         ("unix:///run/t9.sock", Unix("/run/t9.sock")),
         ("unix:///with space:1", Unix("/with space:1")),
+        ("vsock://any:5640", Vsock(0xFFFFFFFF, 5640)),
+        ("vsock://2:4294967294", Vsock(2, 0xFFFFFFFE)),
+        ("stdio:", Stdio()),
         ("vhost-user:///run/t9.vu?tag=scratch", VhostUser("/run/t9.vu", "scratch")),
         ("vhost-user:///with?mark?tag=a.b-c_D", VhostUser("/with?mark", "a.b-c_D")),
         ("vhost-user:///vu?tag=t&user=107", VhostUser("/vu", "t", 107)),
     ],
 )
-def test_addresses_read_and_write_the_same(text: str, expected: Listened) -> None:
+def test_addresses_read_and_write_the_same(text: str, expected: Listened | Stdio) -> None:
     assert listened(text) == expected
     assert str(expected) == text
 
@@ -59,7 +62,7 @@ def test_the_user_of_a_vmm_may_be_a_name() -> None:
 
 
 def test_a_device_is_nothing_that_can_be_connected_to() -> None:
-    with pytest.raises(ValueError, match=r"tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH$"):
+    with pytest.raises(ValueError, match=r"tcp://HOST:PORT, .* or vsock://CID:PORT$"):
         address("vhost-user:///vu?tag=t")
-    with pytest.raises(ValueError, match=r"or vhost-user:///PATH\?tag=TAG$"):
+    with pytest.raises(ValueError, match=r"or vhost-user:///PATH\?tag=TAG, or stdio:$"):
         listened("here")

@@ -14,7 +14,6 @@ from server.config import (
     MSIZE_MAX,
     OPTIONS,
     Config,
-    ConfigError,
     ExportConfig,
     export_of,
     host_ram,
@@ -22,6 +21,7 @@ from server.config import (
     size,
 )
 from server.limits import Limits
+from server.usage import ConfigError
 from tmpfs_core.memory import reserve_for
 
 GIB = 1 << 30
@@ -227,16 +227,16 @@ def test_values_at_the_edge_are_taken(key: str, text: str, expected: object) -> 
     assert getattr(load({key: [text]}, {}, None), key.replace("-", "_")) == expected
 
 
+LISTEN = "tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT, or vhost-user:///"
+NO_ADDRESSES = [
+    *("", "127.0.0.1:5640", "tcp://127.0.0.1", "tcp://:5640", "tcp://::1:5640", "tcp://host:65536"),
+    *("tcp://host:-1", "unix://relative", "udp://host:1", "stdio", "stdio://", "vsock://5640"),
+    *("vsock://all:5640", "vsock://3:4294967295", "vsock://4294967296:1", "vsock://3:-1"),
+]
 BAD = [
-    ("listen", "", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "127.0.0.1:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://127.0.0.1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://::1:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://host:65536", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://host:-1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "unix://relative", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "udp://host:1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    *(("listen", text, LISTEN) for text in NO_ADDRESSES),
+    ("allow", "cid:some", "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix, and"),
+    ("allow", "cid:4294967296", "networks as 10.0.0.0/8 or"),
     ("allow", "everybody", "networks as 10.0.0.0/8"),
     ("allow", "10.0.0.1/8", "networks as 10.0.0.0/8 or fd00::/8, no bits beside"),
     ("size", "", "a number of bytes, with k, m, g, t or %"),
