@@ -211,8 +211,9 @@ class Served:
     def __init__(self, directory: Path) -> None:
         self.unix = f"unix://{directory}/t9.sock"
         listen = ["--listen", "tcp://127.0.0.1:0", "--listen", self.unix]
+        patience = ["--version-timeout", "86400"]  # consoles connect long before they are used
         self._process = subprocess.Popen(
-            [*SERVE, "--size", "512m", "--log-level", "warning", *listen],
+            [*SERVE, "--size", "512m", "--log-level", "warning", *listen, *patience],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             env=ENVIRON,
