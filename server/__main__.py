@@ -22,7 +22,7 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, connect, export_command, session, stdio
+from . import __version__, connect, export_command, session, stdio, volume_plugin
 from .address import CID_HOST, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
 from .commands import commands
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     connect.add_parser(commands)
     add_parsers(commands)
     mount.add_parser(commands)
+    volume_plugin.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",

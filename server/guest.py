@@ -14,13 +14,14 @@ Rules of this file:
 * A queue that stops and goes on is that of the same driver, so its session stays: a machine may be
   paused for long.  One that nothing was ever taken from is that of a new driver, whose session
   begins with nothing.
-* Who has much to ask lets others have their turn after ``BATCH`` requests or ``TURN_BYTES``.
+* Who has much to ask lets others have their turn after ``BATCH`` requests or ``TURN_BYTES``, and
+  a VMM after each message.  However often the guest kicks, it has one turn at a time.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -32,7 +33,7 @@ from .spin import Spin
 from .vhost.device import Device
 from .vhost.memory import VhostError
 from .vhost.message import Inbox
-from .vhost.ring import Chain, Ring
+from .vhost.ring import Chain, Ring, Span
 from .wire.primitives import HEADER, HEADER_SIZE, Buffer
 
 log = structlog.get_logger()
@@ -41,6 +42,8 @@ log = structlog.get_logger()
 MOUNT_TAG: Final = 0
 #: Requests in a turn.
 BATCH: Final = 256
+#: Bytes that are moved in the time that it takes to look at a descriptor.
+DESCRIPTOR_BYTES: Final = 1024
 #: Bytes of a larger request that are copied first, to see where the rest of it goes.
 HEAD: Final = 4096
 
@@ -105,6 +108,7 @@ class Guest:
         self._session.close()
         self._waiting.clear()
         self._answered.clear()
+        self._seen = None
         self._device.close()
         self._inbox.close()
         self._sock.close()
@@ -115,16 +119,20 @@ class Guest:
 
     def _readable(self) -> None:
         try:
-            while (message := self._inbox.receive()) is not None:
-                self._unwatch()
-                reply = self._device.handle(message)
-                self._watch()
-                if reply is not None:
-                    self._sock.sendall(reply)
+            message = self._inbox.receive()
+            if message is None:
+                return
+            self._unwatch()
+            reply = self._device.handle(message)
+            self._watch()
+            if reply is not None:
+                self._sock.sendall(reply)
         except EOFError:
             self.close("end of input")
-        except OSError as error:
-            self.close(os.strerror(error.errno or 0))
+        except BlockingIOError:
+            self.close("does not take its replies")
+        except OSError as failure:
+            self.close(os.strerror(failure.errno or 0))
         except VhostError as error:
             self._log.warning("vhost-user protocol error", why=str(error))
             self.close("protocol error")
@@ -156,6 +164,8 @@ class Guest:
     def _kicked(self) -> None:
         assert self._device.kick is not None
         self._device.kick.clear()
+        if self._due:
+            return
         self._spin.serving()
         self._turn()
         self._spin.served()
@@ -164,11 +174,14 @@ class Guest:
         """Have another turn when others had theirs."""
         if not self._due:
             self._due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._have_turn)
+
+    def _have_turn(self) -> None:
+        self._due = False
+        self._turn()
 
     def _turn(self) -> None:
         """Serve what the guest asks for, some of it, and tell it."""
-        self._due = False
         ring = self._ring
         if ring is not None:
             try:
@@ -193,7 +206,7 @@ class Guest:
             chain = ring.pop()
             if chain is None:
                 return
-            room -= self._handle(ring, chain)
+            room -= self._handle(ring, chain) + DESCRIPTOR_BYTES * chain.descriptors
             if room < 0:
                 break
         self._soon()
@@ -213,42 +226,46 @@ class Guest:
 
     def _handle(self, ring: Ring, chain: Chain) -> int:
         """Handle the request in a chain; how many bytes that moved."""
-        size, tag = self._receive(chain.readable)
+        size, tag = self._receive(chain.request)
         session = self._session
-        if not session.out:
+        out = session.out
+        if not out:
             self._waiting[tag] = chain
             return size
-        answer = session.out[:]
-        session.out.clear()
-        ring.push(chain, answer)
+        size += ring.push(chain, out)
+        out.clear()
         if self._waiting and not session.waits:  # it was a Tversion
             self._give_up()
-        return size + sum(map(len, answer))
+        return size
 
-    def _receive(self, readable: list[memoryview]) -> tuple[int, int]:
+    def _receive(self, request: Span) -> tuple[int, int]:
         """Hand a request to the session; its size and its tag."""
         session = self._session
         frame = self._scratch
-        there = sum(map(len, readable))
+        there = request.left
         have = min(there, HEAD)
-        _copy(readable, 0, frame[:have])
         if have < HEADER_SIZE:
             raise VhostError(f"a request of {have} bytes")
+        request.read(frame[:have])
         size, _, tag = HEADER.unpack_from(frame)
-        if size > there:
+        if not HEADER_SIZE <= size <= there:
             raise VhostError(f"a request of {size} bytes in {there}")
-        session.receive(frame, 0, min(size, have))
         if size <= have:
+            session.receive(frame, 0, size)
             return size, tag
-        if session.cargo is not None:
-            for view in _from(readable, have, size):
-                session.cargo.fill(view)
+        session.receive(frame, 0, have)
+        cargo = session.cargo
+        if cargo is not None:
+            while cargo.room:
+                room = cargo.room[0]
+                request.read(room)
+                cargo.received(len(room))
             session.landed()
             return size, tag
         if size > len(frame):
             frame = memoryview(bytearray(size))
             frame[:have] = self._scratch[:have]
-        _copy(readable, have, frame[have:size])
+        request.read(frame[have:size])
         session.receive(frame, 0, size)
         return size, tag
 
@@ -265,22 +282,3 @@ class Guest:
         for tag in [tag for tag in self._waiting if not self._session.awaits(tag)]:
             self._answered.append((self._waiting.pop(tag), []))
         self._soon()
-
-
-def _from(views: list[memoryview], start: int, stop: int) -> Iterator[memoryview]:
-    """What stands in ``views`` from byte ``start`` to ``stop`` of them all."""
-    for view in views:
-        if start < len(view):
-            yield view[start:stop]
-        start = max(start - len(view), 0)
-        stop -= len(view)
-        if stop <= 0:
-            return
-
-
-def _copy(views: list[memoryview], start: int, to: memoryview) -> None:
-    """Fill ``to`` with what stands in ``views`` from byte ``start`` of them all."""
-    done = 0
-    for view in _from(views, start, start + len(to)):
-        to[done : done + len(view)] = view
-        done += len(view)

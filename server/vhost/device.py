@@ -109,6 +109,7 @@ class Device:
     def close(self) -> None:
         """Give back what the VMM has given."""
         self._ring = None
+        self._memory.replace([])
         for event in (self.kick, self.call, self.fault):
             if event is not None:
                 event.close()

@@ -5,6 +5,7 @@ Rules of this file:
 * Whatever address comes from outside, all that it stands for must be in the table.
 * A region stays mapped as long as some view of it is in use: to replace the table pulls nothing
   from under anybody.
+* A mapping is of whole pages of the file, which may be huge.
 * A file that shrinks while it is mapped is SIGBUS for who touches it.  Where the file can be sealed
   against that, it is; where not, the VMM is trusted.
 """
@@ -52,14 +53,23 @@ class Region:
     def __init__(self, place: Place, fd: int) -> None:
         self.place = place
         self.guest, self.size, self.user, offset = place
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise VhostError("memory that is not a file")
+        if not self.size:
+            raise VhostError("a region of no memory")
+        page = status.st_blksize
+        start = offset // page * page
+        stop = min((offset + self.size + page - 1) // page * page, status.st_size)
+        if stop < offset + self.size:
+            raise VhostError(f"{self.size} bytes at {offset} of a file of {status.st_size}")
         with suppress(OSError):  # it has been made so that it can not be sealed
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         try:
-            self.view = memoryview(mmap.mmap(fd, self.size, offset=offset))
+            mapping = mmap.mmap(fd, stop - start, offset=start)
         except (OSError, ValueError, OverflowError) as error:
             raise VhostError(f"memory that can not be mapped: {error}") from None
+        self.view = memoryview(mapping)[offset - start : offset - start + self.size]
 
 
 class Memory:
@@ -103,23 +113,17 @@ class Memory:
             raise VhostError("no such region of memory")
         self._regions = rest
 
-    def views(self, address: int, length: int) -> list[memoryview]:
-        """``length`` bytes of the guest from ``address``; several views if regions meet there.
+    def view(self, address: int, most: int) -> memoryview:
+        """Up to so many bytes of the guest from ``address``: fewer where its region ends.
 
         Raises:
-            VhostError: not all of it is memory.
+            VhostError: there is no memory.
         """
-        views: list[memoryview] = []
         for region in self._regions:
             start = address - region.guest
             if 0 <= start < region.size:
-                stop = min(start + length, region.size)
-                views.append(region.view[start:stop])
-                length -= stop - start
-                if not length:
-                    return views
-                address += stop - start
-        raise VhostError(f"{length} bytes at {address:#x} are not in the guest's memory")
+                return region.view[start : start + most]
+        raise VhostError(f"{address:#x} is not in the guest's memory")
 
     def at_user(self, address: int, length: int) -> memoryview:
         """``length`` bytes at an address of the VMM.

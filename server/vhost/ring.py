@@ -45,23 +45,98 @@ def barrier() -> None:
     _lock.release()
 
 
+class Span:
+    """Pieces of a guest's memory, one behind another; they are used up from the beginning.
+
+    Attributes:
+        left: bytes that were not used yet.
+    """
+
+    __slots__ = ("_addresses", "_at", "_lengths", "_memory", "left")
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._addresses: list[int] = []
+        self._lengths: list[int] = []
+        self._at = 0  # the first piece that is not used up
+        self.left = 0
+
+    def append(self, address: int, length: int) -> None:
+        """Have one more piece; where it goes on from the last one, that grows."""
+        self.left += length
+        if self._addresses and self._addresses[-1] + self._lengths[-1] == address:
+            self._lengths[-1] += length
+        else:
+            self._addresses.append(address)
+            self._lengths.append(length)
+
+    def read(self, to: memoryview) -> None:
+        """Fill ``to`` with the next bytes, of which there are that many.
+
+        Raises:
+            VhostError: they are not in the guest's memory.
+        """
+        size = len(to)
+        view = self._next(size)
+        done = len(view)
+        if done == size:
+            to[:] = view
+            return
+        to[:done] = view
+        while done < size:
+            view = self._next(size - done)
+            to[done : done + len(view)] = view
+            done += len(view)
+
+    def write(self, data: Buffer) -> None:
+        """Fill the next bytes, of which there are that many, with ``data``.
+
+        Raises:
+            VhostError: they are not in the guest's memory.
+        """
+        size = len(data)
+        view = self._next(size)
+        done = len(view)
+        if done == size:
+            view[:] = data
+            return
+        data = memoryview(data)
+        view[:] = data[:done]
+        while done < size:
+            view = self._next(size - done)
+            view[:] = data[done : done + len(view)]
+            done += len(view)
+
+    def _next(self, most: int) -> memoryview:
+        """A view of the next bytes: up to so many, and at least one."""
+        at = self._at
+        address, length = self._addresses[at], self._lengths[at]
+        view = self._memory.view(address, min(length, most))
+        used = len(view)
+        self.left -= used
+        if used == length:
+            self._at = at + 1
+        else:
+            self._addresses[at] = address + used
+            self._lengths[at] = length - used
+        return view
+
+
 class Chain:
-    """A request: what the guest says, and where the answer goes.
+    """What the guest says, and where the answer goes.
 
     Attributes:
         head: the first of its descriptors, which names it when it is given back.
-        readable: views of what the guest says; it may change at any time.
-        writable: address and length of each piece of where the answer goes.
-        room: bytes of these in all.
+        descriptors: how many of them say where all that is, which takes time.
     """
 
-    __slots__ = ("head", "readable", "room", "writable")
+    __slots__ = ("answer", "descriptors", "head", "request")
 
-    def __init__(self, head: int) -> None:
+    def __init__(self, head: int, memory: Memory) -> None:
         self.head = head
-        self.readable: list[memoryview] = []
-        self.writable: list[tuple[int, int]] = []
-        self.room = 0
+        self.descriptors = 0
+        self.request = Span(memory)
+        self.answer = Span(memory)
 
 
 class Ring:
@@ -100,8 +175,11 @@ class Ring:
         self._next = base  # of the available ring, to take
         self._seen = base  # up to where there was something
         self._done = self._told = self._used[1]  # of the used ring: written, and published
-        #: Whether a driver has just begun to use it, which has taken no answer yet.
-        self.fresh = not (base or self._done or any(self._given))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever taken from it or given back: a driver begins to use it."""
+        return not (self._next or self._done or any(self._given))
 
     @property
     def base(self) -> int:
@@ -120,17 +198,25 @@ class Ring:
         self._next = self._next + 1 & 0xFFFF
         return self._walk(head)
 
-    def push(self, chain: Chain, answer: list[Buffer]) -> None:
-        """Give a request back with this answer, which may be empty.
+    def push(self, chain: Chain, answer: list[Buffer]) -> int:
+        """Give a request back with this answer, which may be empty; how many bytes that has.
 
         Raises:
             VhostError: there is not so much room for it, or that is not memory.
         """
-        length = self._fill(chain, answer)
+        span = chain.answer
+        length = 0
+        for part in answer:
+            length += len(part)
+            if len(part) > span.left:
+                raise VhostError(f"room for {span.left} bytes where the answer has {len(part)}")
+            if part:
+                span.write(part)
         at = self._done % self._size * 2
         self._given[at] = chain.head
         self._given[at + 1] = length
         self._done = self._done + 1 & 0xFFFF
+        return length
 
     def publish(self) -> bool:
         """Let the guest see what was pushed; whether it must be told that there is something."""
@@ -160,11 +246,11 @@ class Ring:
 
     def _walk(self, head: int) -> Chain:
         """The chain of descriptors that begins with ``head``."""
-        chain = Chain(head)
+        chain = Chain(head, self._memory)
+        request, answer = chain.request, chain.answer
         table: memoryview | list[int] = self._descriptors
         count = self._size
         at = head
-        readable: list[tuple[int, int]] = []
         for _ in range(MOST + 1):
             if at >= count:
                 raise VhostError(f"descriptor {at} of {count}")
@@ -176,71 +262,29 @@ class Ring:
                 if table is not self._descriptors or flags & NEXT:
                     raise VhostError("an indirect descriptor where none may be")
                 table = self._indirect(address, length)
-                count = len(table) // 2
+                count = length // DESCRIPTOR
                 at = 0
                 continue
             if not length:
                 raise VhostError("an empty descriptor")
+            chain.descriptors += 1
             if flags & WRITE:
-                _append(chain.writable, address, length)
-                chain.room += length
-            elif chain.writable:
+                answer.append(address, length)
+            elif answer.left:
                 raise VhostError("a descriptor to read behind one to write")
             else:
-                _append(readable, address, length)
+                request.append(address, length)
             if not flags & NEXT:
-                break
+                return chain
             at = word >> 48
-        else:
-            raise VhostError(f"a chain of more than {MOST} descriptors")
-        for address, length in readable:
-            chain.readable += self._memory.views(address, length)
-        return chain
+        raise VhostError(f"a chain of more than {MOST} descriptors")
 
     def _indirect(self, address: int, length: int) -> list[int]:
         """A copy of a table of descriptors, in numbers of eight bytes."""
         if not length or length % DESCRIPTOR or length > MOST * DESCRIPTOR:
             raise VhostError(f"a table of {length} bytes")
-        table = memoryview(b"".join(self._memory.views(address, length)))
-        numbers: list[int] = table.cast("Q").tolist()
+        view = self._memory.view(address, length)
+        if len(view) < length:
+            raise VhostError("a table that is not in one region of memory")
+        numbers: list[int] = view.cast("Q").tolist()
         return numbers
-
-    def _fill(self, chain: Chain, answer: list[Buffer]) -> int:
-        """Write an answer to where it goes; its length."""
-        pieces = iter(chain.writable)
-        address = room = total = 0
-        for part in answer:
-            length = len(part)
-            total += length
-            if total > chain.room:
-                raise VhostError(f"room for {chain.room} bytes where the answer has {total}")
-            start = 0
-            while start < length:
-                if not room:
-                    address, room = next(pieces)
-                count = min(room, length - start)
-                self._write(address, part if count == length else part[start : start + count])
-                address += count
-                room -= count
-                start += count
-        return total
-
-    def _write(self, address: int, data: Buffer) -> None:
-        views = self._memory.views(address, len(data))
-        if len(views) == 1:
-            views[0][:] = data
-            return
-        start = 0
-        for view in views:
-            view[:] = data[start : start + len(view)]
-            start += len(view)
-
-
-def _append(pieces: list[tuple[int, int]], address: int, length: int) -> None:
-    """Add a piece; where it goes on from the one before, that grows."""
-    if pieces:
-        start, size = pieces[-1]
-        if start + size == address:
-            pieces[-1] = (start, size + length)
-            return
-    pieces.append((address, length))

@@ -38,7 +38,7 @@ KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 loglevel=5 mitigations=off"
 #: As fast as it is for users: the lines that a server runs are counted by other tests.
 ENVIRON = {key: value for key, value in os.environ.items() if "COV" not in key}
 #: The programs of the host that guests have, with their libraries.
-PROGRAMS = ("b2sum", "sqlite3")
+PROGRAMS = ("b2sum", "flock", "sqlite3")
 
 
 def why_not() -> str | None:
@@ -89,6 +89,10 @@ class Guest:
                 pass_fds=[far_end.fileno()],
             )
         self.alive = True
+        self.booted()
+
+    def booted(self) -> None:
+        """Wait until it has booted, the first time or once more."""
         if self._receive(b"\n", 60) != b"ready":
             self._fail("the guest's agent did not start", self._news())
         self._news()  # of a boot that went well
@@ -203,17 +207,20 @@ def _initrd(directory: Path) -> Path:
 class Served:
     """A server in a process of its own, at a unix socket and at a port of this machine.
 
+    Args:
+        directory: where its sockets are.
+        options: of ``serve``, beside those that it has.
+
     Attributes:
         unix: the address of its socket.
         port: its port.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         self.unix = f"unix://{directory}/t9.sock"
         listen = ["--listen", "tcp://127.0.0.1:0", "--listen", self.unix]
-        patience = ["--version-timeout", "86400"]  # consoles connect long before they are used
         self._process = subprocess.Popen(
-            [*SERVE, "--size", "512m", "--log-level", "warning", *listen, *patience],
+            [*SERVE, "--size", "512m", "--log-level", "warning", *listen, *options],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             env=ENVIRON,

@@ -57,7 +57,8 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("served")) as server:
+    # QEMU connects the serial port when it starts, long before a guest uses it.
+    with Served(tmp_path_factory.mktemp("served"), "--version-timeout", "86400") as server:
         yield server
 
 

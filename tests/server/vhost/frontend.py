@@ -59,6 +59,12 @@ class Frontend:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The VMM ends, if it has not yet."""
+        if self.sock.fileno() < 0:
+            return
         self.sock.close()
         self.memory.close()
         for fd in (self.fd, self.kick, self.call, self.fault):
@@ -131,6 +137,11 @@ class Frontend:
         return int(base)
 
     # The guest
+
+    def clear(self) -> None:
+        """The memory of the queue is as new."""
+        self.put(0, bytes(TABLES))
+        self.base = self.taken = 0
 
     def put(self, at: int, data: bytes) -> None:
         self.memory[at : at + len(data)] = data
