@@ -58,6 +58,7 @@ class Machine:
         self._make_session = make_session
         self._vmm: Frontend | None = None
         self.messages = 0
+        self._guests: list[Guest] = []
         self.plug(STARTED)
 
     def do(self, step: Step) -> None:
@@ -83,10 +84,10 @@ class Machine:
     def plug(self, how: int) -> None:
         """Another VMM, in place of the one that there was."""
         self.close()
-        sock, self._sock = socket.socketpair()
+        sock, other = socket.socketpair()
         sock.setblocking(False)
-        self._sock.setblocking(False)
-        self._loop.run_until_complete(self._connect())
+        other.setblocking(False)
+        self._loop.run_until_complete(self._connect(other))
         self._vmm = Frontend(sock, event_index=bool(how & BY_INDEX))
         #: By slot, the header of what was asked, and the room for the answer.
         self._asked: dict[int, tuple[bytes, list[tuple[int, int]]]] = {}
@@ -135,22 +136,31 @@ class Machine:
             self._vmm.close()
             self._vmm = None
 
+    def end(self) -> None:
+        """The VMM goes, if it has not, and the server knows at once."""
+        for guest in list(self._guests):
+            guest.close("the input ends")
+        if self._vmm is not None:
+            self._vmm.close()
+
     @property
     def _vm(self) -> Frontend:
         assert self._vmm is not None
         return self._vmm
 
-    async def _connect(self) -> None:
+    async def _connect(self, sock: socket.socket) -> None:
         """Have the server serve it."""
         spin = Spin(lambda call: None)  # the loop does not sleep
-        self._guest = Guest(
-            self._sock,
-            "machine",
-            "tag",
-            self._buffers,
-            spin,
-            self._make_session,
-            lambda guest: None,
+        self._guests.append(
+            Guest(
+                sock,
+                "machine",
+                "tag",
+                self._buffers,
+                spin,
+                self._make_session,
+                self._guests.remove,
+            )
         )
 
     def _say(self, data: bytes) -> None:
