@@ -6,10 +6,11 @@ Rules of this file:
   every byte of the guest's memory.
 * What a guest that keeps to the rules asks is answered once, in its chain, and by what may answer
   it.  After a POKE, an OFFER or a SAY it is not one of these any more.
-* A device may stop, and a VMM may be shut out, only where the log says why.
+* Whatever one has done, the next one is served (see target.py).
 """
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ ERRORS = (m.Rlerror.TYPE, legacy.Rerror.TYPE)
 
 class Machine:
     """A machine; ``make_session`` is as that of a :class:`Guest`, ``room`` that of all clients.
+    Its guest may not see what is ``secret``.
 
     Attributes:
         messages: how many requests its guest has made.
@@ -52,7 +54,9 @@ class Machine:
         loop: asyncio.AbstractEventLoop,
         room: Room,
         make_session: Callable[[Callable[[], None]], Session],
+        secret: bytes,
     ) -> None:
+        self._secret = secret
         self._loop = loop
         self._buffers = Buffers(room)
         self._make_session = make_session
@@ -124,6 +128,14 @@ class Machine:
         self._vm.offer(head)
         self._vm.ring_bell()
 
+    def check(self) -> None:
+        """Assert that nothing waits that could be answered, everything having run that can."""
+        self._take()
+        stopped = select.select([self._vm.fault], [], [], 0)[0]
+        if self._honest and not stopped:
+            kinds = [asked[4] for asked, _ in self._asked.values()]
+            assert set(kinds) <= {m.Tlock.TYPE}, f"no reply to {kinds}"
+
     def is_answered(self) -> bool:
         """Whether something was that the guest has asked."""
         self._take()
@@ -194,6 +206,7 @@ class Machine:
             self._answered += 1
             if length:  # else it was flushed
                 data = b"".join(self._vm.memory[at : at + count] for at, count in room)
+                assert self._secret not in data[:length], "what nobody may see is shown"
                 check(asked, data[:length])
             self._vm.put(room[0][0], bytes(HEADER.size))
 

@@ -384,9 +384,8 @@ class World:
         """The virtual machine of this number, of which there are as many as kinds of limits."""
         number = conn % 2
         if number not in self._machines:
-            self._machines[number] = Machine(
-                self.loop, self.requests, partial(self._session, number)
-            )
+            make_session = partial(self._session, number)
+            self._machines[number] = Machine(self.loop, self.requests, make_session, SECRET)
         return self._machines[number]
 
     def _session(self, number: int, ready: Callable[[], None]) -> Session:
@@ -429,6 +428,7 @@ class World:
         for wire in self._wires:
             wire.check()
         for machine in self._machines.values():
+            machine.check()
             machine.plug(STARTED)  # whatever was before
             machine.ask(VERSION)
             self.settle()

@@ -127,6 +127,10 @@ def test_a_wrong_handler_is_found(
     loop.run_until_complete(asyncio.sleep(0))
 
 
+def waits_for_ever(client: Client, tag: int, *fields: Any) -> Any:
+    return never(tag)
+
+
 def fails_to(*args: object) -> None:
     raise ValueError("nobody foresaw this")
 
@@ -136,6 +140,8 @@ def fails_to(*args: object) -> None:
     [
         (HANDLERS, m.Tread.TYPE, (m.Tread.call, answers_something_else), "reply 121 to 116"),
         (HANDLERS, m.Tread.TYPE, (m.Tread.call, answers_somebody_else), "which asked nothing"),
+        (HANDLERS, m.Tread.TYPE, (m.Tread.call, shows_old_bytes), "may see is shown"),
+        (HANDLERS, m.Tread.TYPE, (m.Tread.call, waits_for_ever), "no reply to .116"),
         (Device, "handle", fails_to, "Exception in callback"),
         (Device, "close", lambda device: None, "is left"),
         (Eventfd, "close", lambda event: None, "a descriptor is left"),
