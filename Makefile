@@ -22,7 +22,7 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages 9mount fuse3 openssh-client openssh-server
+	tests/install-packages 9mount fuse3 openssh-client openssh-server prometheus tmux
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
@@ -72,7 +72,7 @@ clean:
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[encrypt]'
+	$(BIN)/pip install --quiet --editable '.[encrypt,metrics]'
 	touch $@
 
 # What pip calls extras of this project: test, compile, bench.

@@ -31,6 +31,7 @@ from server.exports import Export
 from server.fids import Client
 from server.identity import Peer
 from server.limits import Limits
+from server.meter import Meter
 from server.room import Room
 from server.session import Session
 from server.store import Store
@@ -134,6 +135,7 @@ class Wire:
             world.store.provide,
             self._replied,
             world.requests,
+            world.meter,
         )
         self.pending: dict[int, Request] = {}
         self._world = world
@@ -307,13 +309,14 @@ class World:
         self._as_it_was = look(self._fixed.root)
         self.state = Room(STATE, loop.call_soon)
         self.requests = Room(REQUESTS, loop.call_soon)
+        self.meter = Meter()
         self._cached = False
         self._filled = 0
         self._failures: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: self._failures.append(context))
         self._wires = [Wire(self, conn) for conn in range(CONNECTIONS)]
         self._machines: dict[int, Machine] = {}
-        self._descriptors = descriptors()
+        self._mapped, self._descriptors = mapped(), descriptors()
 
     def _make_mount(self) -> Mount:
         return Mount(SIZE << 12, INODES, memory=self.memory, max_depth=DEPTH)
@@ -384,9 +387,8 @@ class World:
         """The virtual machine of this number, of which there are as many as kinds of limits."""
         number = conn % 2
         if number not in self._machines:
-            self._machines[number] = Machine(
-                self.loop, self.requests, partial(self._session, number)
-            )
+            make_session = partial(self._session, number)
+            self._machines[number] = Machine(self.loop, self.requests, make_session, SECRET)
         return self._machines[number]
 
     def _session(self, number: int, ready: Callable[[], None]) -> Session:
@@ -394,7 +396,7 @@ class World:
         peer = Peer(f"machine {number}", 0, trusted=True, address=None)
         client = Client(self.store.exports, peer, LOCK_WAIT[0], LIMITS[number], self.state)
         task, now, wait = self.loop.create_task, self.provide_now, self.store.provide
-        return Session(client, MSIZE, task, now, wait, ready, self.requests)
+        return Session(client, MSIZE, task, now, wait, ready, self.requests, self.meter)
 
     def _come_or_go(self) -> None:
         """Make or remove the export "more", unless it is being removed."""
@@ -429,6 +431,7 @@ class World:
         for wire in self._wires:
             wire.check()
         for machine in self._machines.values():
+            machine.check()
             machine.plug(STARTED)  # whatever was before
             machine.ask(VERSION)
             self.settle()
@@ -445,9 +448,12 @@ class World:
         if self._removal is not None:
             self._removal.result()
         self._check_failures()
-        assert not self.memory.active
-        assert not self._machines or not mapped(), "memory of a machine is left"
-        assert descriptors() == self._descriptors, "a descriptor is left"
+        assert not self.memory.in_use
+        for tally in self.meter.tallies:
+            assert sum(tally.refused.values()) <= tally.count, "refused more than once"
+        if self._machines:
+            assert mapped() <= self._mapped, "memory of a machine is left"
+            assert descriptors() <= self._descriptors, "a descriptor is left"
         assert not any(wire.client.fids or wire.session._held for wire in self._wires)
         assert not any(export.clients for export in self.store.exports)
         assert (self.state.free, self.requests.free) == (STATE, REQUESTS)
@@ -465,6 +471,8 @@ class World:
             file.check()
 
     def close(self) -> None:
+        for machine in self._machines.values():
+            machine.end()
         self.loop.run_until_complete(self.store.close())
         self.swap.close()
 
