@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from server.wire.constants import (
     GETATTR_ALL,
+    O_DIRECTORY,
+    O_RDONLY,
     SETATTR_ATIME_SET,
     SETATTR_GID,
     SETATTR_MODE,
@@ -20,7 +22,7 @@ from server.wire.constants import (
     SETATTR_SIZE,
     SETATTR_UID,
 )
-from server.wire.messages import Tgetattr, Tlcreate, Tlopen, Tread, Tsetattr, Twalk
+from server.wire.messages import Tgetattr, Tlcreate, Tlopen, Tread, Treaddir, Tsetattr, Twalk
 
 from .attributes import SECOND, Stat, stat_of
 from .session import Session
@@ -86,6 +88,24 @@ async def open_copy(
         session.clunk(copy)
         raise
     return copy, stat_of(found), data[0].data if data else None
+
+
+async def open_listing(session: Session, directory: int) -> tuple[int, bytes]:
+    """A new fid for a directory, open; the first of its records."""
+    fid = session.new_fid()
+    try:
+        *_, listed = await _chain(
+            session,
+            [
+                (Twalk, directory, fid, []),
+                (Tlopen, fid, O_RDONLY | O_DIRECTORY),
+                (Treaddir, fid, 0, session.data_max),
+            ],
+        )
+    except BaseException:
+        session.clunk(fid)
+        raise
+    return fid, listed.data
 
 
 class Made(NamedTuple):

@@ -27,7 +27,6 @@ from server.wire.constants import (
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
-    O_RDONLY,
     O_TRUNC,
     SETATTR_ATIME,
     SETATTR_ATIME_SET,
@@ -62,6 +61,7 @@ from server.wire.messages import (
 from server.wire.primitives import Buffer
 
 from . import address as addresses
+from . import chain
 from .attributes import SECOND, Entry, Stat, StatVfs, entry_of, stat_of, statvfs_of
 from .errors import OutcomeUnknownError
 from .file import File
@@ -495,13 +495,15 @@ class FileSystem:
 async def entries(session: Session, directory: int) -> list[Entry]:
     """What is in a directory."""
     found: list[Entry] = []
-    offset = 0
-    async with session.copy_of(directory) as fid:
-        await session.call(Tlopen, fid, O_RDONLY | O_DIRECTORY)
-        while data := (await session.call(Treaddir, fid, offset, session.data_max)).data:
+    fid, data = await chain.open_listing(session, directory)
+    try:
+        while data:
             records = list(split_records(data))
             found += [entry_of(one) for one in records if one[3] not in (b".", b"..")]
             offset = records[-1][1]
+            data = (await session.call(Treaddir, fid, offset, session.data_max)).data
+    finally:
+        session.clunk(fid)
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from ..attributes import Stat
+from ..attributes import SECOND, Stat
 from ..chain import enter, enter_all
 from ..file import File
 from ..filesystem import FileSystem
@@ -264,3 +264,21 @@ class Nodes:
         if node.session is not None:
             node.session.clunk(node.fid)
             node.session = None
+
+
+def fields_of(node: Node, found: Stat) -> tuple[int, ...]:
+    """What the kernel is told of a file, as the protocol has it."""
+    times = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
+    return (
+        node.ino,
+        found.st_size,
+        found.st_blocks,
+        *(moment // SECOND for moment in times),
+        *(moment % SECOND for moment in times),
+        found.st_mode,
+        found.st_nlink,
+        found.st_uid,
+        found.st_gid,
+        found.st_rdev & 0xFFFFFFFF,
+        found.st_blksize,
+    )

@@ -64,7 +64,7 @@ from . import protocol
 from .device import Answer, Device
 from .directories import TOGETHER, Directories
 from .locks import Locks
-from .nodes import Handle, Listing, Node, Nodes
+from .nodes import Handle, Listing, Node, Nodes, fields_of
 from .protocol import Request
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Operations:
         self._told(node, found)
         seconds, rest = self._valid
         return protocol.ENTRY.pack(
-            node.ino, node.gen, seconds, seconds, rest, rest, *_fields(node, found)
+            node.ino, node.gen, seconds, seconds, rest, rest, *fields_of(node, found)
         )
 
     def _told(self, node: Node, found: Stat) -> None:
@@ -135,7 +135,7 @@ class Operations:
 
     def _attributes(self, node: Node, found: Stat) -> bytes:
         self._told(node, found)
-        return protocol.ATTR.pack(*self._valid, *_fields(node, found))
+        return protocol.ATTR.pack(*self._valid, *fields_of(node, found))
 
     def _nothing(self) -> bytes:
         """There is no such name."""
@@ -631,8 +631,19 @@ class Operations:
             found.f_bsize,
         )
 
-    async def getxattr(self, request: Request, size: int, name: bytes) -> bytes:
-        return _sized(await self._nodes.on(self._nodes[request.inode], partial(xattr, name)), size)
+    def getxattr(self, request: Request, size: int, name: bytes) -> Later:
+        node = self._nodes[request.inode]
+        if name == CAPABILITY and time.monotonic() < node.bare:  # asked before a first write
+            raise OSError(errno.ENODATA, "it has none")
+        return self._getxattr(node, size, name)
+
+    async def _getxattr(self, node: Node, size: int, name: bytes) -> bytes:
+        try:
+            return _sized(await self._nodes.on(node, partial(xattr, name)), size)
+        except OSError as error:
+            if name == CAPABILITY and error.errno == errno.ENODATA:
+                node.bare = time.monotonic() + BARE
+            raise
 
     async def listxattr(self, request: Request, size: int) -> bytes:
         return _sized(await self._nodes.on(self._nodes[request.inode], partial(xattr, b"")), size)
@@ -661,24 +672,6 @@ async def operations(fs: FileSystem, uid: int, trust: float) -> Operations:
         return Operations(fs, session, root, uid, trust)
 
     return await fs.do(b"/", begin)
-
-
-def _fields(node: Node, found: Stat) -> tuple[int, ...]:
-    """What the kernel is told of a file."""
-    times = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
-    return (
-        node.ino,
-        found.st_size,
-        found.st_blocks,
-        *(moment // SECOND for moment in times),
-        *(moment % SECOND for moment in times),
-        found.st_mode,
-        found.st_nlink,
-        found.st_uid,
-        found.st_gid,
-        found.st_rdev & 0xFFFFFFFF,
-        found.st_blksize,
-    )
 
 
 def _degraded(mode: int) -> int:

@@ -18,7 +18,7 @@ from server.wire.constants import (
     SETATTR_MODE,
     SETATTR_SIZE,
 )
-from server.wire.messages import Tgetattr, Tmkdir
+from server.wire.messages import Tgetattr, Tmkdir, split_records
 from tests.server.peer import raises_errno
 
 #: Orders in which a server may do what was asked of it together.
@@ -69,6 +69,14 @@ async def test_a_copy_is_opened_and_read(fs: FileSystem, session: Session) -> No
     assert (found.st_size, head) == (5, b"123")
     _, found, head = await chain.open_copy(session, fid, os.O_RDWR)
     assert (found.st_size, head) == (5, None)
+
+
+@ORDERS
+async def test_a_directory_is_listed(fs: FileSystem, session: Session) -> None:
+    await fs.write_bytes("/f", b"")
+    fid, data = await chain.open_listing(session, ROOT)
+    assert [name for *_, name in split_records(data)] == [b".", b"..", b"f"]
+    session.clunk(fid)
 
 
 @ORDERS
