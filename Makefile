@@ -22,7 +22,7 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages 9mount fuse3 openssh-client openssh-server prometheus tmux
+	tests/install-packages 9mount prometheus tmux
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
@@ -50,7 +50,7 @@ bench-kernel: .venv/bench build/compiled
 	PYTHONPATH=build/compiled $(BIN)/python -m bench.kernel
 
 bench-mount: .venv/bench build/compiled
-	tests/install-packages fuse3 openssh-client openssh-server sshfs
+	tests/install-packages sshfs
 	PYTHONPATH=build/compiled $(BIN)/python -m bench.mount
 
 chaos: .venv/test

@@ -79,11 +79,11 @@ class Directories:
             self._unlearn(parent, found)
 
     def _unlearn(self, parent: Node, found: dict[bytes, Known]) -> None:
-        """It is not known any more."""
+        """What was found is not known any more; that it was there is, as long as all names are."""
         known = parent.listing.known
         for name, one in found.items():
             if known.get(name) is one:
-                del known[name]
+                known[name] = None
             self._nodes.let_go(one.node)
         if time.monotonic() >= parent.listing.whole:
             for name in [name for name, one in known.items() if one is None]:

@@ -4,11 +4,12 @@ machines for a module.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import qemu
+from . import fuse, qemu
 from .uml import Guest, Lab, Server, why_not
 
 
@@ -31,6 +32,17 @@ def guest(lab: Lab) -> Guest:
 def server(lab: Lab) -> Iterator[Server]:
     with lab.serve("--size", "512m") as server:
         yield server
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[fuse.Served]:
+    """A server for FUSE mounts."""
+    reason = fuse.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    served = fuse.Served(tmp_path)
+    yield served
+    served.stop()
 
 
 @pytest.fixture(scope="module")

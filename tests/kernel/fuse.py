@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from .uml import LabError, Result
 
+PACKAGES = {"fuse3": "fusermount3"}
 PROGRAM = (sys.executable, "-m", "server")
 ENVIRON = {
     key: value for key, value in os.environ.items() if not key.startswith(("TMPFS9P", "GIT"))

@@ -13,7 +13,7 @@ import pytest
 
 from client.sync import SyncFile, SyncFileSystem
 
-from .fuse import LIMIT, Host, Served, why_not
+from .fuse import LIMIT, Host, Served
 
 pytestmark = pytest.mark.kernel
 
@@ -21,20 +21,10 @@ KINDS = pytest.mark.parametrize("lock", [fcntl.lockf, fcntl.flock], ids=["fcntl"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    served = Served(tmp_path)
-    yield served
-    served.stop()
-
-
-@pytest.fixture
-def tops(server: Served, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def tops(served: Served, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """Two mounts of the same server."""
     host = Host(tmp_path)
-    with host.mount(server, "a") as a, host.mount(server, "b") as b:
+    with host.mount(served, "a") as a, host.mount(served, "b") as b:
         yield Path(a), Path(b)
 
 
@@ -116,10 +106,10 @@ def test_who_has_a_lock_sees_what_others_wrote(tops: tuple[Path, Path]) -> None:
         assert other.read_bytes("/f") == b"200"
 
 
-def test_other_clients_are_excluded(tops: tuple[Path, Path], server: Served) -> None:
+def test_other_clients_are_excluded(tops: tuple[Path, Path], served: Served) -> None:
     with (
         (tops[0] / "f").open("w+b") as mine,
-        SyncFileSystem(server.address) as other,
+        SyncFileSystem(served.address) as other,
         cast(SyncFile, other.open("/f", "r+b", buffering=0)) as theirs,
     ):
         fcntl.lockf(mine, fcntl.LOCK_EX)

@@ -21,7 +21,7 @@ from server.wire.messages import Tlock, Tmkdir, Twalk
 from tests.client.cable import Cable
 from tests.server.peer import raises_errno
 
-from .fuse import LIMIT, Host, Served, why_not
+from .fuse import LIMIT, Host, Served
 
 pytestmark = pytest.mark.kernel
 
@@ -69,18 +69,8 @@ class Link:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    served = Served(tmp_path)
-    yield served
-    served.stop()
-
-
-@pytest.fixture
-def link(server: Served, tmp_path: Path) -> Iterator[Link]:
-    link = Link(Cable(str(tmp_path / "cable"), Unix(str(server.path))))
+def link(served: Served, tmp_path: Path) -> Iterator[Link]:
+    link = Link(Cable(str(tmp_path / "cable"), Unix(str(served.path))))
     yield link
     link.close()
 
@@ -92,9 +82,9 @@ def top(link: Link, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def other(server: Served) -> Iterator[SyncFileSystem]:
+def other(served: Served) -> Iterator[SyncFileSystem]:
     """Another client, whose connection is never cut."""
-    with SyncFileSystem(server.address) as other:
+    with SyncFileSystem(served.address) as other:
         yield other
 
 

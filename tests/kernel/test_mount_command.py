@@ -70,12 +70,8 @@ mount -t tmpfs9p -o noexec {address} place; touch place/g; umount place
 """
 
 
-def test_mount_8_and_fstab_have_it_mounted(tmp_path: Path) -> None:
+def test_mount_8_and_fstab_have_it_mounted(served: fuse.Served, tmp_path: Path) -> None:
     """In a mount namespace of its own, as the helper must be in /sbin."""
-    reason = fuse.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    served = fuse.Served(tmp_path)
     with SyncFileSystem(served.address) as fs:
         fs.write_bytes("/f", b"here")
     helper = tmp_path / "mount.tmpfs9p"
@@ -102,7 +98,6 @@ def test_mount_8_and_fstab_have_it_mounted(tmp_path: Path) -> None:
         timeout=fuse.LIMIT,
         check=False,
     )
-    served.stop()
     assert done.returncode == 0, done.stderr
     kind, options = done.stdout.split()
     assert kind == "fuse.tmpfs9p"

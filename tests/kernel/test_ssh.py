@@ -8,7 +8,7 @@ import pytest
 
 from tests import sshd
 
-from .fuse import ENVIRON, LIMIT, PROGRAM, Served, mounted, why_not
+from .fuse import ENVIRON, LIMIT, PROGRAM, Served, mounted
 from .uml import Result
 
 pytestmark = pytest.mark.kernel
@@ -16,18 +16,11 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture(name="login")
 def login_(tmp_path: Path) -> Iterator[sshd.Sshd]:
-    reason = sshd.why_not() or why_not()
+    reason = sshd.why_not()
     if reason is not None:
         pytest.skip(reason)
     with sshd.running(tmp_path) as login:
         yield login
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path)
-    yield served
-    served.stop()
 
 
 def run(login: sshd.Sshd, *words: str) -> Result:
@@ -44,8 +37,8 @@ def run(login: sshd.Sshd, *words: str) -> Result:
     return Result(done.returncode, done.stdout)
 
 
-def test_files_are_copied_and_listed(login: sshd.Sshd, server: Served, tmp_path: Path) -> None:
-    address = f"ssh://{login.where}{server.path}"
+def test_files_are_copied_and_listed(login: sshd.Sshd, served: Served, tmp_path: Path) -> None:
+    address = f"ssh://{login.where}{served.path}"
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/f").write_bytes(bytes(3_000_000))
     assert run(login, "cp", "-r", "--addr", address, f"{tmp_path}/tree", ":/") == (0, "")
@@ -54,9 +47,9 @@ def test_files_are_copied_and_listed(login: sshd.Sshd, server: Served, tmp_path:
     assert (tmp_path / "back").read_bytes() == bytes(3_000_000)
 
 
-def test_who_can_not_log_in_is_told(login: sshd.Sshd, server: Served, tmp_path: Path) -> None:
+def test_who_can_not_log_in_is_told(login: sshd.Sshd, served: Served, tmp_path: Path) -> None:
     (tmp_path / "known").write_text("")
-    status, told = run(login, "ls", "--addr", f"ssh://{login.where}{server.path}")
+    status, told = run(login, "ls", "--addr", f"ssh://{login.where}{served.path}")
     assert status == 2
     assert "Host key verification failed." in told
 
@@ -67,11 +60,11 @@ def test_where_nothing_serves_that_is_told(login: sshd.Sshd, tmp_path: Path) -> 
     assert f"unix://{tmp_path}/none: No such file or directory" in told
 
 
-def test_it_is_mounted(login: sshd.Sshd, server: Served, tmp_path: Path) -> None:
+def test_it_is_mounted(login: sshd.Sshd, served: Served, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     status, told = run(
-        login, "mount", "-o", "driver=fuse", f"ssh://{login.where}{server.path}", str(place)
+        login, "mount", "-o", "driver=fuse", f"ssh://{login.where}{served.path}", str(place)
     )
     assert (status, told) == (0, "")
     with mounted(place) as processes:
