@@ -7,6 +7,8 @@ import pwd
 import shlex
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NoReturn
@@ -21,13 +23,26 @@ from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
 from . import __version__, connect, export_command, session
-from .certificates import Certificates
+from .certificates import certificates_of
 from .commands import commands
-from .config import OPTIONS, Address, Config, ConfigError, ExportConfig, Tcp, Tls, Unix, load
+from .config import (
+    OPTIONS,
+    Address,
+    Config,
+    ConfigError,
+    ExportConfig,
+    Passed,
+    Tcp,
+    Tls,
+    Unix,
+    load,
+)
 from .control import Control
 from .listener import ListenError, Server
+from .manager import Manager
 from .observability import configure_logging
 from .privileges import drop
+from .reload import Reload
 from .store import Store
 
 log = structlog.get_logger()
@@ -57,10 +72,11 @@ def _serve(arguments: argparse.Namespace) -> None:
         for key in OPTIONS
         if (value := getattr(arguments, key.replace("-", "_"))) is not None
     }
+    read = partial(load, given, os.environ, arguments.config)
     try:
-        config = load(given, os.environ, arguments.config)
+        config = read()
         configure_logging(config.log_format, config.log_level)
-        uvloop.run(serve(config))
+        uvloop.run(serve(config, read))
     except (ConfigError, ListenError) as error:
         print(f"tmpfs9p: {error}", file=sys.stderr)
         sys.exit(2)
@@ -113,38 +129,65 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, read: Callable[[], Config]) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        read: the configuration as it is at a SIGHUP.
 
     Raises:
         ListenError: an address can not be bound.
         ConfigError: the host refuses the memory.
     """
+    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    certificates = _certificates(config)
-    if certificates is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
+        loop.add_signal_handler(number, stop.set)
+    manager = Manager(os.environ)
+    certificates = certificates_of(config)
     store = Store(_memory(config), config.limits.max_depth)
     control: Control | None = None
     server = Server(store, config.msize, config.limits, config.allow, certificates)
+    reload = Reload(config, read, store, server, manager)
+    loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
         for export in config.exports:
             await _add(store, export)
         if config.control is not None:
-            control = _control(config.control, store, config)
-        bound = [server.listen(address) for address in config.listen]
+            control = _control(config.control, store, reload)
+        bound = [it for address in config.listen for it in _listen(server, address, manager)]
+        if manager.sockets:
+            unused = [name for name, _ in manager.sockets]
+            log.warning("sockets were passed that no --listen takes", names=unused)
         if config.user is not None:  # nobody has been let in yet: the loop has not had a turn since
             _become(config.user, server, control)
         for address in bound:
             print(f"ready: {address}  {_how_to_use(address, config.msize)}", flush=True)
+        manager.ready(reload.status)
+        reloading = loop.create_task(reload.run())
         await stop.wait()
         log.info("stopping")
+        manager.stopping()
+        reloading.cancel()
     finally:
         if control is not None:
             await control.close()
         await server.stop()
+        manager.close()
+
+
+def _listen(server: Server, address: Address | Passed, manager: Manager) -> list[Address]:
+    """Accept clients at an address, or at the sockets that stand for it; where that is.
+
+    Raises:
+        ListenError: it can not be.
+    """
+    if not isinstance(address, Passed):
+        return [server.listen(address)]
+    sockets = manager.take(address.name)
+    if not sockets:
+        raise ListenError(f"{address}: no such socket was passed; this takes systemd, or the like")
+    return [server.adopt(sock) for sock in sockets]
 
 
 async def _add(store: Store, export: ExportConfig) -> None:
@@ -159,14 +202,14 @@ async def _add(store: Store, export: ExportConfig) -> None:
         raise ConfigError(f"--export: /{export.name}: {error.strerror}") from None
 
 
-def _control(path: str, store: Store, config: Config) -> Control:
+def _control(path: str, store: Store, reload: Reload) -> Control:
     """The control socket.
 
     Raises:
         ConfigError: it can not be bound.
     """
     try:
-        return Control(path, commands(store, config))
+        return Control(path, commands(store, lambda: reload.config))
     except OSError as error:
         raise ConfigError(f"--control: {path}: {error.strerror}") from None
 
@@ -184,17 +227,6 @@ def _become(user: pwd.struct_passwd, server: Server, control: Control | None) ->
         except OSError as error:
             raise ConfigError(f"--user: {user.pw_name}: {error.strerror}") from None
     drop(user)
-
-
-def _certificates(config: Config) -> Certificates | None:
-    """What TLS needs, if it is used.
-
-    Raises:
-        ConfigError: a file can not be read, or is not what it must be.
-    """
-    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
-        return None
-    return Certificates(config.tls_cert, config.tls_key, config.tls_ca, dict(config.tls_user))
 
 
 def _memory(config: Config) -> Memory:

@@ -69,6 +69,16 @@ class Unix:
         return f"unix://{self.path}"
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The sockets of this name that the service manager has passed, or all of them."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"fd://{self.name}"
+
+
 Address = Tcp | Unix
 Network = IPv4Network | IPv6Network
 
@@ -81,6 +91,16 @@ def address(text: str) -> Address:
     if match is None or int(match[4]) > 65535:
         raise ValueError("tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
     return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
+
+
+def _where(text: str) -> Address | Passed:
+    """Where to listen: an address, ``fd://`` or ``fd://NAME``."""
+    if re.fullmatch(r"fd://[!-9;-~]{0,255}", text):  # no colon: sd_listen_fds(3)
+        return Passed(text.removeprefix("fd://"))
+    try:
+        return address(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or fd://[NAME]") from None
 
 
 def size(text: str) -> int:
@@ -216,11 +236,11 @@ class Option:
 #: The options of ``serve`` by their key.
 OPTIONS: dict[str, Option] = {
     "listen": Option(
-        address,
+        _where,
         "tcp://127.0.0.1:5640",
         "ADDR",
-        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; may be given "
-        "several times",
+        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, or fd://[NAME] for "
+        "sockets that systemd passes; may be given several times",
         many=True,
     ),
     "allow": Option(
@@ -411,7 +431,7 @@ class Config:
         exports: the default one, then the others in the order in which they were given.
     """
 
-    listen: tuple[Address, ...]
+    listen: tuple[Address | Passed, ...]
     allow: tuple[Network, ...]
     tls_cert: str | None
     tls_key: str | None

@@ -69,6 +69,9 @@ class Server:
         limits: what clients may hold.
         allow: the networks whose clients may connect; those of this machine always may.
         certificates: for TLS.
+
+    Attributes:
+        certificates: those for the connections to come.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Server:
         self._msize = msize
         self._limits = limits
         self._allow = allow
-        self._certificates = certificates
+        self.certificates = certificates
         self._refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
         self._requests = Room(limits.request_bytes, loop.call_soon)
@@ -117,19 +120,39 @@ class Server:
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
         if isinstance(address, Tls):
-            door = Door(sock, self._greet, secure=True)
+            self._open(Door(sock, self._greet, secure=True), address)
         else:
-            door = Door(sock, self._welcome)
-        if not self._allow and not door.secure and _is_exposed(sock):
-            sock.close()
+            self._open(Door(sock, self._welcome), address)
+        if isinstance(address, Tcp):
+            return type(address)(address.host, sock.getsockname()[1])
+        return address
+
+    def adopt(self, sock: socket.socket) -> Address:
+        """Accept clients at a socket that listens already; its address.
+
+        Raises:
+            ListenError: anybody could come in there.
+        """
+        sock.setblocking(False)
+        name = sock.getsockname()
+        unix = sock.family == socket.AF_UNIX
+        address = Unix(os.fsdecode(name).replace("\0", "@")) if unix else Tcp(*name[:2])
+        self._open(Door(sock, self._welcome), address)
+        return address
+
+    def _open(self, door: Door, address: Address) -> None:
+        """Accept clients there from now on.
+
+        Raises:
+            ListenError: anybody could come in.
+        """
+        if not self._allow and not door.secure and _is_exposed(door.sock):
+            door.sock.close()
             raise ListenError(
                 f"{address}: others than this machine could connect; say who may: add --allow CIDR"
             )
         self._doors.append(door)
         self._resume_accepting(door)
-        if isinstance(address, Tcp):
-            return type(address)(address.host, sock.getsockname()[1])
-        return address
 
     def give(self, uid: int, gid: int) -> None:
         """Have the unix sockets belong to this user and group.
@@ -244,13 +267,14 @@ class Server:
 
     async def _serve_secure(self, sock: socket.socket, peer: Peer) -> None:
         """Find out who speaks TLS on this socket, and if he may, serve him until the end."""
-        assert self._certificates is not None
+        certificates = self.certificates
+        assert certificates is not None
         task = asyncio.current_task()
         assert task is not None
-        stream = Stream(sock, self._certificates.context)
+        stream = Stream(sock, certificates.context)
         try:
             async with asyncio.timeout(self._limits.version_timeout):
-                name, uid = self._certificates.user_of(await stream.shake_hands())
+                name, uid = certificates.user_of(await stream.shake_hands())
             near, far = socket.socketpair()
         except (OSError, ValueError, MemoryError) as error:
             self._refusals.log(peer.name, why_not(error))

@@ -7,7 +7,10 @@ import structlog
 
 
 def configure_logging(log_format: str, log_level: str) -> None:
-    """Log from ``log_level`` up (a name of :mod:`logging`), as "console" or "json"."""
+    """Log from ``log_level`` up (a name of :mod:`logging`), as "console" or "json".
+
+    It may be called again: all loggers, those that are in use too, follow.
+    """
     renderers: list[structlog.typing.Processor]
     if log_format == "json":
         # A frame's variables are what clients have sent: no log holds them.
@@ -33,5 +36,5 @@ def configure_logging(log_format: str, log_level: str) -> None:
             logging.getLevelNamesMapping()[log_level.upper()]
         ),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )

@@ -22,7 +22,8 @@ MIB = 1 << 20
 async def table() -> AsyncIterator[dict[str, Command]]:
     """The commands of a server with 4 MiB of RAM, whose exports have 1 MiB."""
     store = Store(Memory(1024), 100)
-    yield commands(store, load({"size": ["1m"], "mode": ["700"], "nr-inodes": ["9"]}, {}, None))
+    config = load({"size": ["1m"], "mode": ["700"], "nr-inodes": ["9"]}, {}, None)
+    yield commands(store, lambda: config)
     await store.close()
 
 

@@ -15,6 +15,7 @@ from server.config import (
     Config,
     ConfigError,
     ExportConfig,
+    Passed,
     Tcp,
     Tls,
     Unix,
@@ -221,6 +222,21 @@ def test_a_size_may_be_a_share_of_the_hosts_ram() -> None:
 def test_addresses_read_and_write_the_same(text: str, expected: Tcp | Unix) -> None:
     assert address(text) == expected
     assert str(expected) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("fd://", ""), ("fd://tmpfs9p.socket", "tmpfs9p.socket")]
+)
+def test_sockets_that_are_passed_may_be_listened_at(text: str, name: str) -> None:
+    config = from_command_line(listen=text)
+    assert config.listen == (Passed(name),)
+    assert str(config.listen[0]) == text
+
+
+@pytest.mark.parametrize("text", ["fd://a:b", "fd:/", "fd://a b", "fd://" + "a" * 256])
+def test_names_of_sockets_are_as_systemd_has_them(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"unix:///PATH, or fd://\[NAME\]"):
+        from_command_line(listen=text)
 
 
 @pytest.mark.parametrize(
