@@ -22,7 +22,7 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, connect, export_command, session
+from . import __version__, config_command, connect, export_command, session
 from .certificates import certificates_of
 from .commands import commands
 from .config import (
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tmpfs9p {described()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    config_command.add_parser(commands)
     export_command.add_parser(commands)
     connect.add_parser(commands)
     add_parsers(commands)
