@@ -12,7 +12,8 @@ BIN := .venv/bin
 # Two at a time, as each kernel test waits for its guest or for its server.
 PARALLEL := --numprocesses 2 --dist worksteal
 # With which tests/deploy runs what is in deploy/.
-DEPLOY_PACKAGES := mmdebstrap podman runc systemd
+DEPLOY_PACKAGES := mmdebstrap podman runc systemd \
+  $(shell command -v kubectl >/dev/null || echo kubernetes-client)
 SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint fuzz bench bench-memory bench-kernel chaos dist clean
