@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 2 --dist worksteal
 # With which tests/deploy runs what is in deploy/.
 DEPLOY_PACKAGES := mmdebstrap podman runc systemd \
   $(shell command -v kubectl >/dev/null || echo kubernetes-client)
-SOURCES := $(wildcard server/*.py server/wire/*.py tmpfs_core/*.py)
+SOURCES := $(wildcard server/*.py server/*/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint fuzz bench bench-memory bench-kernel chaos dist clean
 
@@ -62,9 +62,9 @@ dist: dist/tmpfs9p.pyz
 # For hosts with this Python and this processor.
 dist/tmpfs9p.pyz: build/compiled .venv/test
 	rm -rf build/single && mkdir -p dist
-	$(BIN)/pip install --quiet --target build/single '.[encrypt]'
+	$(BIN)/pip install --quiet --target build/single '.[encrypt,volumes]'
 	rm -rf build/single/bin && cp -R build/compiled/. build/single
-	$(BIN)/shiv --site-packages build/single --entry-point server.__main__:main --compressed \
+	$(BIN)/shiv --site-packages build/single --entry-point server.program:main --compressed \
 	  --reproducible --output-file $@ --python "/usr/bin/env $$($(BIN)/python -c \
 	  'import sys; print("python%d.%d" % sys.version_info[:2])')"
 

@@ -6,8 +6,10 @@ import os
 import pwd
 import shlex
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -22,21 +24,19 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, config_command, connect, export_command, session
+from . import (
+    __version__,
+    config_command,
+    connect,
+    export_command,
+    session,
+    stdio,
+    volume_plugin,
+)
+from .address import CID_HOST, Listened, Passed, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import certificates_of
 from .commands import commands
-from .config import (
-    OPTIONS,
-    Address,
-    Config,
-    ConfigError,
-    ExportConfig,
-    Passed,
-    Tcp,
-    Tls,
-    Unix,
-    load,
-)
+from .config import OPTIONS, Config, ExportConfig, load
 from .control import Control
 from .listener import ListenError, Server
 from .manager import Manager
@@ -44,8 +44,12 @@ from .observability import configure_logging
 from .privileges import drop
 from .reload import Reload
 from .store import Store
+from .usage import ConfigError
 
 log = structlog.get_logger()
+
+#: The largest message that Linux takes over virtio, in bytes (net/9p/trans_virtio.c).
+VIRTIO_MSIZE = 512000
 
 EXAMPLES = """\
 examples:
@@ -73,12 +77,15 @@ def _serve(arguments: argparse.Namespace) -> None:
         if (value := getattr(arguments, key.replace("-", "_"))) is not None
     }
     read = partial(load, given, os.environ, arguments.config)
+    silent = stdio.is_silent()
+    configure = partial(configure_logging, silent=silent)
     try:
         config = read()
-        configure_logging(config.log_format, config.log_level)
-        uvloop.run(serve(config, read))
+        configure(config.log_format, config.log_level)
+        with stdio.connection() if Stdio() in config.listen else nullcontext() as client:
+            uvloop.run(serve(config, read, configure, client))
     except (ConfigError, ListenError) as error:
-        print(f"tmpfs9p: {error}", file=sys.stderr)
+        stdio.complain(str(error), silent)
         sys.exit(2)
 
 
@@ -102,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     connect.add_parser(commands)
     add_parsers(commands)
     mount.add_parser(commands)
+    volume_plugin.add_parser(commands)
     serve_parser = commands.add_parser(
         "serve",
         help="serve a new, empty file system",
@@ -130,11 +138,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def serve(config: Config, read: Callable[[], Config]) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def serve(
+    config: Config,
+    read: Callable[[], Config],
+    configure_logging: Callable[[str, str], None],
+    client: socket.socket | None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until a client that is there already has gone.
 
     Args:
         read: the configuration as it is at a SIGHUP.
+        configure_logging: has the log be of this format, from this level up.
+        client: who is there already.
 
     Raises:
         ListenError: an address can not be bound.
@@ -149,7 +164,7 @@ async def serve(config: Config, read: Callable[[], Config]) -> None:
     store = Store(_memory(config), config.limits.max_depth)
     control: Control | None = None
     server = Server(store, config.msize, config.limits, config.allow, certificates)
-    reload = Reload(config, read, store, server, manager)
+    reload = Reload(config, read, configure_logging, store, server, manager)
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
         for export in config.exports:
@@ -164,6 +179,8 @@ async def serve(config: Config, read: Callable[[], Config]) -> None:
             _become(config.user, server, control)
         for address in bound:
             print(f"ready: {address}  {_how_to_use(address, config.msize)}", flush=True)
+        if client is not None:
+            server.adopt(client, stop.set)
         manager.ready(reload.status)
         reloading = loop.create_task(reload.run())
         await stop.wait()
@@ -177,18 +194,22 @@ async def serve(config: Config, read: Callable[[], Config]) -> None:
         manager.close()
 
 
-def _listen(server: Server, address: Address | Passed, manager: Manager) -> list[Address]:
+def _listen(
+    server: Server, address: Listened | Passed | Stdio, manager: Manager
+) -> Sequence[Listened]:
     """Accept clients at an address, or at the sockets that stand for it; where that is.
 
     Raises:
         ListenError: it can not be.
     """
+    if isinstance(address, Stdio):  # its client is there already
+        return []
     if not isinstance(address, Passed):
         return [server.listen(address)]
     sockets = manager.take(address.name)
     if not sockets:
         raise ListenError(f"{address}: no such socket was passed; this takes systemd, or the like")
-    return [server.adopt(sock) for sock in sockets]
+    return [server.listen_at(sock) for sock in sockets]
 
 
 async def _add(store: Store, export: ExportConfig) -> None:
@@ -264,10 +285,15 @@ def _cipher() -> Cipher:
     return Xts()
 
 
-def _how_to_use(address: Address, msize: int) -> str:
+def _how_to_use(address: Listened, msize: int) -> str:
     """What to type on a Linux client to mount this address, or to connect to it."""
+    if isinstance(address, VhostUser):
+        options = f"trans=virtio,version=9p2000.L,msize={min(msize, VIRTIO_MSIZE)}"
+        return f"mount in the guest: mount -t 9p -o {options} {address.tag} /mnt"
     if isinstance(address, Tls):
         return f"connect: tmpfs9p connect {address} --cert FILE --key FILE --ca FILE"
+    if isinstance(address, Vsock):
+        return f"connect: tmpfs9p connect {Vsock(CID_HOST, address.port)}"
     return f"mount: {_mount_command(address, msize)}"
 
 

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import structlog
 
-from .config import Config, ConfigError
+from .config import Config
+from .usage import ConfigError
 
 log = structlog.get_logger()
 

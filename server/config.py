@@ -18,13 +18,15 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
+from .address import Listened, Passed, Stdio, Tls, listened
 from .limits import Limits
+from .network import Network, network
+from .usage import ConfigError
 from .wire.constants import MSIZE_MIN
 
 MSIZE_MAX = 16 << 20
@@ -33,74 +35,6 @@ PAGE = 4096
 MESSAGES = 16
 #: The limits unless something else is asked for.
 DEFAULT = Limits()
-
-
-class ConfigError(Exception):
-    """A value that can not be; says which key, which value, and what is allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tcp:
-    """A TCP address to listen on."""
-
-    host: str
-    port: int
-    scheme: ClassVar[str] = "tcp"
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Tls(Tcp):
-    """A TCP address at which TLS is spoken."""
-
-    scheme: ClassVar[str] = "tls"
-
-
-@dataclass(frozen=True, slots=True)
-class Unix:
-    """A unix socket to listen on."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix://{self.path}"
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """The sockets of this name that the service manager has passed, or all of them."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"fd://{self.name}"
-
-
-Address = Tcp | Unix
-Network = IPv4Network | IPv6Network
-
-
-def address(text: str) -> Address:
-    """``tcp://HOST:PORT``, ``tls://HOST:PORT`` or ``unix:///PATH``."""
-    if text.startswith("unix:///"):
-        return Unix(text[len("unix://") :])
-    match = re.fullmatch(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})", text)
-    if match is None or int(match[4]) > 65535:
-        raise ValueError("tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
-    return (Tls if match[1] == "tls" else Tcp)(match[2] or match[3], int(match[4]))
-
-
-def _where(text: str) -> Address | Passed:
-    """Where to listen: an address, ``fd://`` or ``fd://NAME``."""
-    if re.fullmatch(r"fd://[!-9;-~]{0,255}", text):  # no colon: sd_listen_fds(3)
-        return Passed(text.removeprefix("fd://"))
-    try:
-        return address(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, or fd://[NAME]") from None
 
 
 def size(text: str) -> int:
@@ -162,15 +96,6 @@ def _id(text: str) -> int:
     if not text.isdecimal() or int(text) >= 0xFFFFFFFF:
         raise ValueError("a number from 0 to 4294967294")
     return int(text)
-
-
-def _network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError:
-        raise ValueError(
-            "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix"
-        ) from None
 
 
 def _user(text: str) -> pwd.struct_passwd:
@@ -236,19 +161,20 @@ class Option:
 #: The options of ``serve`` by their key.
 OPTIONS: dict[str, Option] = {
     "listen": Option(
-        _where,
+        listened,
         "tcp://127.0.0.1:5640",
         "ADDR",
-        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, or fd://[NAME] for "
-        "sockets that systemd passes; may be given several times",
+        "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, vsock://CID:PORT, "
+        "vhost-user:///PATH?tag=TAG, fd://[NAME] for sockets that systemd passes, or stdio:; may "
+        "be given several times",
         many=True,
     ),
     "allow": Option(
-        _network,
+        network,
         None,
         "CIDR",
-        "network whose clients may connect besides those of this machine; may be given several "
-        "times (default: none)",
+        "network whose clients may connect besides those of this machine, or cid:N or cid:any for "
+        "virtual machines; may be given several times (default: none)",
         many=True,
     ),
     "tls-cert": Option(
@@ -381,7 +307,7 @@ EXPORT_OPTIONS: dict[str, Option] = {
     "ram": OPTIONS["ram"],
     "ro": Option(_flag, "false", "BOOL", "every change is refused"),
     "allow": Option(
-        _network, None, "CIDR", "networks whose clients may attach", many=True, separator="+"
+        network, None, "CIDR", "networks whose clients may attach", many=True, separator="+"
     ),
     "squash": Option(_one_of("none", "root", "all"), "none", "WHO", "who acts as nobody"),
     "anonuid": Option(_id, "65534", "N", "user id of nobody"),
@@ -431,7 +357,7 @@ class Config:
         exports: the default one, then the others in the order in which they were given.
     """
 
-    listen: tuple[Address | Passed, ...]
+    listen: tuple[Listened | Passed | Stdio, ...]
     allow: tuple[Network, ...]
     tls_cert: str | None
     tls_key: str | None

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from .certificates import certificates_of
-from .config import Config, ConfigError, load
+from .config import Config, load
+from .usage import ConfigError
 
 #: What the server takes beside what is configured, as "Limits" in the README has it, in bytes.
 PROGRAM = (60 + 38 + 4) << 20

@@ -6,25 +6,18 @@ Rules of this file:
   still says comes out.
 * It exits 0; 1, with a line that says why, if it is not let in or the connection breaks; 2 if what
   is asked for can not be.
-* Threads read and write, for what is at both ends may be anything: a pipe, a socket, a terminal.
+* A process is started for each connection, so what TLS takes is loaded only for that.
 """
 
 import argparse
-import asyncio
-import os
 import signal
 import socket
-import ssl
 import sys
-from contextlib import suppress
-from threading import Event, Thread
 from typing import NoReturn
 
-import uvloop
-
-from .certificates import context_of
-from .config import Address, ConfigError, Tls, Unix, address
-from .tls import CHUNK, Stream, why_not
+from .address import FORMS, Address, Tcp, Tls, Unix, address
+from .stdio import Bridge, complain, is_silent
+from .usage import ConfigError
 
 #: Seconds in which the server must accept, and prove who it is.
 PATIENCE = 30.0
@@ -39,19 +32,25 @@ examples:
 KEYS = ("cert", "key", "ca")
 
 
+def main() -> NoReturn:
+    """Run ``tmpfs9p connect`` without loading what other commands need."""
+    parser = argparse.ArgumentParser(prog="tmpfs9p connect")
+    _describe(parser)
+    run(parser.parse_args(sys.argv[2:]))
+
+
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Enter ``connect`` among the commands; a parsed one has ``run``, which ends the program."""
-    parser = commands.add_parser(
-        "connect",
-        help="connect standard input and output to a server",
-        description="Connect standard input and output to a server, through TLS if need be.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=_run)
-    parser.add_argument(
-        "address", metavar="ADDR", help="tls://HOST:PORT, tcp://HOST:PORT or unix:///PATH"
-    )
+    parser = commands.add_parser("connect", help="connect standard input and output to a server")
+    parser.set_defaults(run=run)
+    _describe(parser)
+
+
+def _describe(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Connect standard input and output to a server, through TLS if need be."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("address", metavar="ADDR", help=FORMS)
     parser.add_argument("--cert", metavar="FILE", help="certificate chain to show, in PEM")
     parser.add_argument("--key", metavar="FILE", help="key to it, without a passphrase")
     parser.add_argument("--ca", metavar="FILE", help="certificates of who certifies the server")
@@ -62,28 +61,42 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
 
 
-def _run(arguments: argparse.Namespace) -> NoReturn:
+def run(arguments: argparse.Namespace) -> NoReturn:
+    """Run it with these arguments."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    status = 2
+    silent = is_silent()
+    status = 1
     try:
-        where = _address(arguments)
-        if isinstance(where, Tls):
-            files = (arguments.cert, arguments.key, arguments.ca)
-            context = context_of(ssl.PROTOCOL_TLS_CLIENT, "", *files)
-            name = arguments.server_name or where.host
-            status = 1
-            with _connected(where) as sock:
-                uvloop.run(_through_tls(sock, context, name))
-        else:
-            status = 1
-            with _connected(where) as sock:
-                _Bridge(sock).run()
+        _connect(arguments)
         status = 0
     except ConfigError as error:
-        print(f"tmpfs9p: {error}", file=sys.stderr)
-    except (OSError, ValueError) as error:  # the latter: a name that can be no host's
-        print(f"tmpfs9p: {arguments.address}: {why_not(error)}", file=sys.stderr)
+        complain(str(error), silent)
+        status = 2
+    except OSError as error:
+        complain(f"{arguments.address}: {error.strerror or error}", silent)
+    except ValueError as error:  # a name that can be no host's
+        complain(f"{arguments.address}: {error}", silent)
     sys.exit(status)
+
+
+def _connect(arguments: argparse.Namespace) -> None:
+    """Connect, and bridge until the end.
+
+    Raises:
+        ConfigError: what is asked for can not be.
+        OSError: the server is not there, does not let this client in, or the connection broke.
+        ValueError: a name that can be no host's.
+    """
+    where = _address(arguments)
+    if not isinstance(where, Tls):
+        with _connected(where) as sock:
+            Bridge(sock).run()
+        return
+    from . import connect_tls  # noqa: PLC0415 it takes longer to load than all the rest
+
+    context = connect_tls.context(arguments.cert, arguments.key, arguments.ca)
+    with _connected(where) as sock:
+        connect_tls.bridge(sock, context, arguments.server_name or where.host, PATIENCE)
 
 
 def _address(arguments: argparse.Namespace) -> Address:
@@ -106,86 +119,15 @@ def _address(arguments: argparse.Namespace) -> Address:
 
 
 def _connected(where: Address) -> socket.socket:
-    if isinstance(where, Unix):
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.connect(where.path)
-        except OSError:
-            sock.close()
-            raise
+    if isinstance(where, Tcp):
+        sock = socket.create_connection((where.host, where.port), PATIENCE)
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
-    sock = socket.create_connection((where.host, where.port), PATIENCE)
-    sock.settimeout(None)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-async def _through_tls(sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
-    """Bridge to the server at the other end of ``sock``, if it is the one that is wanted.
-
-    Raises:
-        OSError: it is not, or it has not let this client in, or the connection broke.
-        ValueError: the name can be no server's.
-    """
-    sock.setblocking(False)
-    stream = Stream(sock, context, server_name)
-    async with asyncio.timeout(PATIENCE):
-        await stream.shake_hands()
-    near, far = socket.socketpair()
-    far.setblocking(False)
-    relaying = asyncio.create_task(stream.relay(far))
-    relaying.add_done_callback(lambda _: far.close())
-    bridging = asyncio.to_thread(_Bridge(near).run)
-    relayed, bridged = await asyncio.gather(relaying, bridging, return_exceptions=True)
-    if isinstance(relayed, BaseException):
-        raise relayed
-    if stream.cut:
-        raise ConnectionResetError("the connection was cut")
-    if isinstance(bridged, BaseException):
-        raise bridged
-
-
-class _Bridge:
-    """Between standard input and output, and a socket."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._ended = Event()  # standard input has
-
-    def run(self) -> None:
-        """Carry bytes until the socket has ended.
-
-        Raises:
-            OSError: the socket failed, or ended before it gave anything.
-        """
-        Thread(target=self._send, daemon=True).start()
-        silent = True
-        try:
-            while data := self._sock.recv(CHUNK):
-                silent = False
-                if not _written(data):
-                    return
-        finally:
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-        if silent and not self._ended.is_set():
-            raise ConnectionResetError("the server has ended the connection at once; see its log")
-
-    def _send(self) -> None:
-        with suppress(OSError):
-            while data := os.read(0, CHUNK):
-                self._sock.sendall(data)
-        self._ended.set()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-
-
-def _written(data: bytes) -> bool:
-    """Write all of it to standard output; whether anybody takes it."""
-    rest = memoryview(data)
+    sock = socket.socket(socket.AF_UNIX if isinstance(where, Unix) else socket.AF_VSOCK)
     try:
-        while rest:
-            rest = rest[os.write(1, rest) :]
-    except BrokenPipeError:
-        return False
-    return True
+        sock.connect(where.path if isinstance(where, Unix) else (where.cid, where.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -22,9 +22,9 @@ from typing import Any
 
 import structlog
 
-from .config import ConfigError
 from .identity import peer_of
 from .unixsocket import UnixSocket
+from .usage import ConfigError
 
 log = structlog.get_logger()
 

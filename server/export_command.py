@@ -11,8 +11,9 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from .config import EXPORT_OPTIONS, ConfigError, export_name, export_of, load
+from .config import EXPORT_OPTIONS, export_name, export_of, load
 from .control import Refused, ask
+from .usage import ConfigError
 
 EXAMPLES = """\
 examples:

@@ -8,11 +8,12 @@ Rules of this file:
 import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from tmpfs_core.errors import refuse
 from tmpfs_core.mount import Mount
+
+from .network import Network
 
 if TYPE_CHECKING:
     from .fids import Client
@@ -36,7 +37,7 @@ class Export:
     name: str
     mount: Mount
     readonly: bool = False
-    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    allow: tuple[Network, ...] = ()
     squash: str = "none"
     anonuid: int = 65534
     anongid: int = 65534

@@ -9,8 +9,10 @@ on this machine, root or the server's own user   his            yes
 on this machine, any other user                  his            no
 on this machine, and the kernel knows no owner   none           no
 on another machine, let in by the listener       none           yes
+vsock(7), this machine too, let in likewise      none           yes
 with a certificate, of root                      0              yes
 with a certificate, of any other user            his            no
+a VMM, at the socket of a device that is for it  his            yes
 ================================================ ============== ========
 
 What follows for who attaches to an export (:func:`cred_of`), in this order:
@@ -44,6 +46,7 @@ from tmpfs_core.access import Cred
 from tmpfs_core.errors import refuse
 
 from .exports import Export
+from .network import Cid, Machine, is_among
 from .wire.constants import NONUNAME
 
 #: The user of a name that is nobody's here, and the group of a user who is nobody here.
@@ -76,7 +79,7 @@ class Peer:
     name: str
     uid: int | None
     trusted: bool
-    address: IPv4Address | IPv6Address | None
+    address: Machine | None
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -88,6 +91,9 @@ def peer_of(sock: socket.socket) -> Peer:
     if sock.family == socket.AF_UNIX:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         return _local("unix", UCRED.unpack(credentials)[1])
+    if sock.family == socket.AF_VSOCK:
+        cid, port = sock.getpeername()
+        return Peer(f"vsock://{cid}:{port}", None, True, Cid(cid))
     there, here = sock.getpeername(), sock.getsockname()
     address = address_of(there)
     name = f"[{address}]:{there[1]}" if address.version == 6 else f"{address}:{there[1]}"
@@ -108,7 +114,7 @@ def cred_of(
         OSError: EACCES, the export is not for his machine; EPERM, he is not that user.
     """
     address = peer.address
-    if export.allow and address is not None and not any(address in net for net in export.allow):
+    if export.allow and address is not None and not is_among(address, export.allow):
         refuse(errno.EACCES)
     uid = uid_of(uname, n_uname)
     if not peer.trusted:
@@ -134,6 +140,11 @@ def uid_of(uname: bytes, n_uname: int) -> int:
         return pwd.getpwnam(os.fsdecode(uname)).pw_uid
     except (KeyError, ValueError):
         return NOBODY
+
+
+def vouched_for(peer: Peer, name: str) -> Peer:
+    """A peer, of this name for the log, that is trusted: nobody else could connect there."""
+    return Peer(name, peer.uid, True, peer.address)
 
 
 def certified(peer: Peer, name: str, uid: int) -> Peer:

@@ -8,17 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
+from .address import Address, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
-from .config import Address, Network, Tcp, Tls, Unix
 from .connection import Buffers, Connection, Replies
 from .fids import Client
-from .identity import Peer, address_of, certified, peer_of
+from .guest import Guest
+from .identity import Peer, address_of, certified, peer_of, vouched_for
 from .limits import Limits
+from .network import Cid, Network, is_among
 from .room import Room
 from .session import Session
 from .spin import Spin
@@ -43,6 +46,8 @@ class ListenError(Exception):
     """An address that can not be listened on; says which and why."""
 
 
+Where = TypeVar("Where", bound=Listened)
+
 #: What serves a client that has come in: its socket, who it is, and under what it is counted.
 Welcome = Callable[[socket.socket, Peer, str], None]
 
@@ -52,11 +57,13 @@ class Door:
     """A listening socket, and what serves the clients that come in there.
 
     Attributes:
-        secure: they have to prove who they are; so they may be anywhere, unless --allow is given.
+        allow: the networks whose clients may connect; those of this machine always may.
+        secure: they have to prove who they are; so they may be anywhere, unless ``allow`` says.
     """
 
     sock: socket.socket
     welcome: Welcome
+    allow: tuple[Network, ...] = ()
     secure: bool = False
 
 
@@ -86,7 +93,8 @@ class Server:
         self._store = store
         self._msize = msize
         self._limits = limits
-        self._allow = allow
+        self._networks = tuple(it for it in allow if not isinstance(it, Cid))
+        self._cids = tuple(it for it in allow if isinstance(it, Cid))
         self.certificates = certificates
         self._refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
@@ -99,6 +107,7 @@ class Server:
         #: Who was accepted when nothing was left to ask who he is.
         self._strangers: dict[Door, socket.socket] = {}
         self._connections: set[Connection] = set()
+        self._guests: set[Guest] = set()
         self._watch = Watch(self._connections, loop.call_later)
         #: Who is about to say who he is by TLS, and all who speak it.
         self._greeting: set[asyncio.Task[None]] = set()
@@ -107,27 +116,24 @@ class Server:
         self._per_peer: Counter[str] = Counter()
         self._empty = asyncio.Event()
 
-    def listen(self, address: Address) -> Address:
+    def listen(self, address: Where) -> Where:
         """Accept clients at ``address`` from now on; the address with the port it really has.
 
         Raises:
             ListenError: it can not be bound, or anybody could come in there.
         """
         try:
-            sock = _bound_tcp(address) if isinstance(address, Tcp) else self._bound_unix(address)
+            door = self._door(address)
         except OSError as error:
             raise ListenError(f"{address}: {error.strerror or error}") from None
         except ValueError as error:  # a name that can be no host's, a path with a NUL
             raise ListenError(f"{address}: {error}") from None
-        if isinstance(address, Tls):
-            self._open(Door(sock, self._greet, secure=True), address)
-        else:
-            self._open(Door(sock, self._welcome), address)
+        self._open(door, address)
         if isinstance(address, Tcp):
-            return type(address)(address.host, sock.getsockname()[1])
+            return replace(address, port=door.sock.getsockname()[1])
         return address
 
-    def adopt(self, sock: socket.socket) -> Address:
+    def listen_at(self, sock: socket.socket) -> Address:
         """Accept clients at a socket that listens already; its address.
 
         Raises:
@@ -135,21 +141,31 @@ class Server:
         """
         sock.setblocking(False)
         name = sock.getsockname()
-        unix = sock.family == socket.AF_UNIX
-        address = Unix(os.fsdecode(name).replace("\0", "@")) if unix else Tcp(*name[:2])
-        self._open(Door(sock, self._welcome), address)
+        address: Address
+        match sock.family:
+            case socket.AF_UNIX:
+                address = Unix(os.fsdecode(name).replace("\0", "@"))
+                door = Door(sock, self._welcome)
+            case socket.AF_VSOCK:
+                address = Vsock(*name)
+                door = Door(sock, self._welcome, self._cids)
+            case _:
+                address = Tcp(*name[:2])
+                door = Door(sock, self._welcome, self._networks)
+        self._open(door, address)
         return address
 
-    def _open(self, door: Door, address: Address) -> None:
+    def _open(self, door: Door, address: Listened) -> None:
         """Accept clients there from now on.
 
         Raises:
             ListenError: anybody could come in.
         """
-        if not self._allow and not door.secure and _is_exposed(door.sock):
+        if not door.allow and not door.secure and _is_exposed(door.sock):
             door.sock.close()
+            who = "cid:N" if isinstance(address, Vsock) else "CIDR"
             raise ListenError(
-                f"{address}: others than this machine could connect; say who may: add --allow CIDR"
+                f"{address}: others than this machine could connect; say who may: add --allow {who}"
             )
         self._doors.append(door)
         self._resume_accepting(door)
@@ -180,24 +196,43 @@ class Server:
         for task in self._greeting:
             task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
-        for connection in list(self._connections):
-            connection.finish()
+        for client in self._clients():
+            client.finish()
         if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
-        for connection in list(self._connections):
-            connection.close("server stops")
+        for client in self._clients():
+            client.close("server stops")
         relays = list(self._relays)
         for task in relays:
             task.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
         await self._store.close()
 
-    def _bound_unix(self, address: Unix) -> socket.socket:
-        """Every user may connect, for the kernel tells who he is."""
-        self._unix.append(UnixSocket(address.path, mode=0o666))
-        return self._unix[-1].sock
+    def _door(self, address: Listened) -> Door:
+        """What is listened at, and who serves there.
+
+        Raises:
+            OSError, ValueError: it can not be bound.
+        """
+        match address:
+            case Tls():
+                return Door(_bound_tcp(address), self._greet, self._networks, secure=True)
+            case Tcp():
+                return Door(_bound_tcp(address), self._welcome, self._networks)
+            case Vsock():
+                sock = _bound(socket.AF_VSOCK, (address.cid, address.port))
+                return Door(sock, self._welcome, self._cids)
+            case Unix():  # every user may connect, for the kernel tells who he is
+                return Door(self._bound_unix(UnixSocket(address.path, mode=0o666)), self._welcome)
+            case VhostUser():
+                unix = UnixSocket(address.path, mode=0o600, owner=address.user)
+                return Door(self._bound_unix(unix), partial(self._plug_in, address))
+
+    def _bound_unix(self, unix: UnixSocket) -> socket.socket:
+        self._unix.append(unix)
+        return unix.sock
 
     def _resume_accepting(self, door: Door) -> None:
         if door in self._doors:
@@ -225,22 +260,63 @@ class Server:
             loop.remove_reader(door.sock)
             loop.call_later(ACCEPT_PAUSE, self._resume_accepting, door)
             return
+        self._let_in(sock, peer, door)
+
+    def adopt(self, sock: socket.socket, ended: Callable[[], None]) -> None:
+        """Serve a client whose connection is there already; ``ended`` is called when it has gone.
+
+        Raises:
+            ListenError: it has gone before.
+        """
+        try:
+            peer = peer_of(sock)
+        except OSError as error:
+            raise ListenError(f"{Stdio()} {error.strerror}") from None
+
+        def welcome(sock: socket.socket, peer: Peer, who: str) -> None:
+            def gone(connection: Connection) -> None:
+                self._gone(who, connection)
+                ended()
+
+            self._serve(sock, peer, gone)
+
+        if not self._let_in(sock, peer, Door(sock, welcome, self._networks)):
+            ended()
+
+    def _let_in(self, sock: socket.socket, peer: Peer, door: Door) -> bool:
+        """Serve a client, if it may come in; whether it may."""
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
-        refusal = self._refusal(peer, who, door.secure)
+        refusal = self._refusal(peer, who, door)
         if refusal is not None:
             self._refusals.log(peer.name, refusal)
             sock.close()
-            return
+            return False
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._empty.clear()
         self._per_peer[who] += 1
         door.welcome(sock, peer, who)
+        return True
 
     def _welcome(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that speaks 9P right away."""
         self._serve(sock, peer, partial(self._gone, who))
+
+    def _plug_in(self, device: VhostUser, sock: socket.socket, peer: Peer, who: str) -> None:
+        """Serve the guest of a VMM.  Who may connect may do all that its guest's kernel does."""
+        peer = vouched_for(peer, f"{device.tag} {who}")
+        self._guests.add(
+            Guest(
+                sock,
+                peer.name,
+                device.tag,
+                self._buffers,
+                self._spin,
+                partial(self._make_session, peer),
+                partial(self._unplugged, who),
+            )
+        )
 
     def _greet(self, sock: socket.socket, peer: Peer, who: str) -> None:
         """Serve a client that has to say first who it is, by TLS."""
@@ -305,11 +381,10 @@ class Server:
         self._relays.discard(task)
         self._leave(who)
 
-    def _refusal(self, peer: Peer, who: str, secure: bool) -> str | None:
+    def _refusal(self, peer: Peer, who: str, door: Door) -> str | None:
         """Why one more connection of this peer is not taken, if it is not."""
-        address = peer.address
-        anybody = address is None or (secure and not self._allow)
-        if not anybody and not any(address in network for network in self._allow):
+        anybody = door.secure and not door.allow
+        if not anybody and peer.address is not None and not is_among(peer.address, door.allow):
             return "not in --allow"
         if self._per_peer.total() >= self._limits.max_connections:
             return "more than --max-connections"
@@ -328,6 +403,14 @@ class Server:
     def _gone(self, who: str, connection: Connection) -> None:
         self._connections.discard(connection)
         self._leave(who)
+
+    def _unplugged(self, who: str, guest: Guest) -> None:
+        self._guests.discard(guest)
+        self._leave(who)
+
+    def _clients(self) -> list[Connection | Guest]:
+        """All that are served."""
+        return [*self._connections, *self._guests]
 
     def _leave(self, who: str) -> None:
         """A client of this peer is gone."""
@@ -357,16 +440,18 @@ class Refusals:
 
 def _is_exposed(sock: socket.socket) -> bool:
     """Whether a listening socket can be reached from other machines."""
-    if sock.family == socket.AF_UNIX:
-        return False
+    if sock.family in {socket.AF_UNIX, socket.AF_VSOCK}:
+        return sock.family == socket.AF_VSOCK
     return not address_of(sock.getsockname()).is_loopback
 
 
 def _bound_tcp(address: Tcp) -> socket.socket:
-    family, kind, protocol, _, name = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return _bound(found[0][0], found[0][4])
+
+
+def _bound(family: int, name: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(name)

@@ -18,7 +18,7 @@ from collections.abc import MutableMapping
 
 import structlog
 
-from .config import ConfigError
+from .usage import ConfigError
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ Rules of this file:
 import os
 import pwd
 
-from .config import ConfigError
+from .usage import ConfigError
 
 
 def drop(user: pwd.struct_passwd) -> None:

@@ -17,11 +17,11 @@ from typing import NoReturn
 import structlog
 
 from .certificates import certificates_of
-from .config import INHERITED, Config, ConfigError, ExportConfig
+from .config import INHERITED, Config, ExportConfig
 from .listener import Server
 from .manager import Manager
-from .observability import configure_logging
 from .store import Store
+from .usage import ConfigError
 
 log = structlog.get_logger()
 
@@ -40,6 +40,7 @@ class Reload:
 
     Args:
         read: the configuration as it is now.
+        configure_logging: has the log be of this format, from this level up.
 
     Attributes:
         config: what the server runs with.
@@ -49,12 +50,14 @@ class Reload:
         self,
         config: Config,
         read: Callable[[], Config],
+        configure_logging: Callable[[str, str], None],
         store: Store,
         server: Server,
         manager: Manager,
     ) -> None:
         self.config = config
         self._read = read
+        self._configure_logging = configure_logging
         self._store = store
         self._server = server
         self._manager = manager
@@ -97,7 +100,7 @@ class Reload:
         if self._server.certificates is not None and certificates is not None:
             self._server.certificates = certificates
             log.info("certificates reloaded")
-        configure_logging(new.log_format, new.log_level)
+        self._configure_logging(new.log_format, new.log_level)
         exports = await self._take_on(new)
         taken_on = {key: getattr(new, key) for key in TAKEN_ON}
         self.config = replace(self.config, exports=exports, **taken_on)

@@ -115,6 +115,10 @@ class Session:
         """Whether some request waits."""
         return bool(self._waiting)
 
+    def awaits(self, tag: int) -> bool:
+        """Whether the request of this tag waits."""
+        return tag in self._waiting
+
     @property
     def congested(self) -> bool:
         """Whether so much data waits in requests, here or everywhere, that no more should be

@@ -21,15 +21,17 @@ class UnixSocket:
 
     Args:
         mode: the permissions of the socket, whatever the umask is.
+        owner: the user to whom it belongs, whoever the server becomes; None: that is the server's.
 
     Raises:
         OSError: EADDRINUSE, somebody listens there, or it is no socket; else as bind(2).
         ValueError: a path with a NUL.
     """
 
-    def __init__(self, path: str, mode: int) -> None:
+    def __init__(self, path: str, mode: int, owner: int | None = None) -> None:
         _remove_stale(path)
         self._path = path
+        self._owner = owner
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.fchmod(
@@ -37,6 +39,8 @@ class UnixSocket:
             )  # so that it is for nobody else from the first moment
             self.sock.bind(path)
             os.chmod(path, mode)  # what the umask has taken from it
+            if owner is not None:
+                os.chown(path, owner, -1, follow_symlinks=False)
             self._identity = _identity(path)
             self.sock.listen(BACKLOG)
             self.sock.setblocking(False)
@@ -45,12 +49,13 @@ class UnixSocket:
             raise
 
     def give(self, uid: int, gid: int) -> None:
-        """Have it belong to this user and group.
+        """Have it belong to this user and group, unless it has an owner.
 
         Raises:
             OSError: as chown(2).
         """
-        os.chown(self._path, uid, gid, follow_symlinks=False)
+        if self._owner is None:
+            os.chown(self._path, uid, gid, follow_symlinks=False)
 
     def close(self) -> None:
         self.sock.close()

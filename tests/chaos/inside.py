@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from server.config import Tcp
+from server.address import Tcp
 from tests.server.peer import SocketPeer
 from tests.server.spilling import MSIZE, spilling, until
 from tests.tmpfs_core.support import no_berth_is_taken

@@ -15,7 +15,7 @@ import time
 
 import uvloop
 
-from server.config import Tcp
+from server.address import Tcp
 from tests.server.peer import SocketPeer
 from tests.server.spilling import MSIZE, STATFS
 

@@ -5,7 +5,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from server.config import Unix
+from server.address import Unix
 from server.wire.codec import HEADER, Message
 
 

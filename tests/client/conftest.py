@@ -9,7 +9,7 @@ import uvloop
 
 from client.filesystem import FileSystem
 from client.sync import SyncFileSystem
-from server.config import Unix
+from server.address import Unix
 from server.limits import Limits
 from server.listener import Server
 from tests.server.peer import store_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from server.config import Tcp, Unix
+from server.address import Tcp, Unix
 from server.limits import Limits
 from server.listener import Server
 from tests.server.peer import store_of

@@ -10,7 +10,7 @@ import pytest
 from client.address import Address, parse
 from client.errors import UnreachableError
 from client.filesystem import FileSystem
-from server.config import Unix
+from server.address import Unix
 from server.wire.constants import NONUNAME
 
 from .serving import Serving

@@ -10,7 +10,7 @@ import pytest
 from client import filesystem
 from client.filesystem import FileSystem
 from client.session import LINKS_MAX, ROOT
-from server.config import Unix
+from server.address import Unix
 from server.wire.messages import Tflush, Tread, Tstatfs
 from tests.server.peer import raises_errno
 from tests.tmpfs_core.paging import pattern

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from server.config import Tcp
+from server.address import Tcp
 from server.limits import Limits
 from server.listener import Server
 from server.wire import constants as c

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Tcp
+from server.address import Tcp
 from server.connection import TURN_BYTES
 from server.wire import constants as c
 from server.wire import messages as m

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Address, Tcp
+from server.address import Tcp
 from server.limits import Limits
 from server.listener import Server
 from server.wire import messages as m
@@ -79,7 +79,7 @@ def test_no_room_for_the_first_step_is_refused_at_start(tmp_path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def spilling(top: Path) -> AsyncIterator[tuple[Mount, Address]]:
+async def spilling(top: Path) -> AsyncIterator[tuple[Mount, Tcp]]:
     """A server with 8 MiB of RAM, whose swap may grow beyond the disk; it must end empty."""
     swap = Swap([SwapFile(f"{top}/swap", 200 * MIB // FRAME)])
     memory = Memory(8 * MIB // FRAME, swap)

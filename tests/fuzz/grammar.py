@@ -5,11 +5,14 @@ Rules of this file:
 * Messages come from their declarations; what a field may be follows from its name, else from its
   kind.  There are few fids, tags and names, so that requests meet each other: 0 is mostly the root,
   1 to 3 are mostly open files, 4 and 5 are other places, 6 and 7 attributes.
+* What a VMM says is mostly what it may say, with one number that is another; where its guest writes
+  is mostly the queue.
 * All that is at random comes from one generator, so a seed tells what is made.
 """
 
 from collections.abc import Callable
 from random import Random
+from struct import pack
 from typing import Any
 
 from server.wire import constants as c
@@ -17,9 +20,11 @@ from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import HEADER, MESSAGES, Message
 from tests.server.strategies import kinds
+from tests.server.vhost import frontend as f
 from tmpfs_core.frames import BLOCK, FRAME
 
-from .steps import CONNECTIONS, GRAIN, USERS, Op, Step, decode, encode, feed
+from .machine import BY_INDEX, SLOTS, STARTED, VERSION
+from .steps import CONNECTIONS, GRAIN, USERS, WITH_DATA, Op, Step, decode, encode, feed
 
 FILES, PLACES, ATTRIBUTES = (1, 2, 3), (4, 5), (6, 7)
 NAMES = (b"a", b"b", b"c", b"d", b"..", b".", b"", b"a/b", b"n\0", b"x" * 255, b"x" * 256)
@@ -214,8 +219,134 @@ def large_write(dice: Random, conn: int) -> list[Step]:
     return [feed(head, conn), *(Step(Op.FILL, conn, part) for part in parts)]
 
 
+# Virtual machines
+
+#: Descriptors that come with a message: none, its memory, its kick, its call (see Machine).
+NO_FD, MEMORY, KICK, CALL = range(4)
+#: Numbers in messages that may be wrong.
+WRONG = (0, 1, 0x100, 0x1000, f.GUEST, f.USER, f.MEMORY, (1 << 32) - 1, 1 << 63, (1 << 64) - 1)
+PLACE = (f.GUEST, f.MEMORY, f.USER, 0)
+RINGS = (f.USER + f.DESCRIPTORS, f.USER + f.USED, f.USER + f.AVAILABLE)
+#: What a VMM says: request, layout of the payload, its fields, descriptors.
+SAID: list[tuple[int, str, tuple[int, ...], int]] = [
+    *((request, "", (), NO_FD) for request in (f.GET_FEATURES, f.SET_OWNER, f.GET_QUEUE_NUM, 4)),
+    *((request, "", (), NO_FD) for request in (f.GET_PROTOCOL_FEATURES, f.GET_MAX_MEM_SLOTS, 99)),
+    (f.SET_FEATURES, "Q", (f.FEATURES,), NO_FD),
+    (f.SET_FEATURES, "Q", (f.FEATURES | f.EVENT_IDX,), NO_FD),
+    (f.SET_PROTOCOL_FEATURES, "Q", (f.REPLY_ACK | f.CONFIG,), NO_FD),
+    (f.SET_MEM_TABLE, "IIQQQQ", (1, 0, *PLACE), MEMORY),
+    (f.ADD_MEM_REG, "QQQQQ", (0, *PLACE), MEMORY),
+    (f.ADD_MEM_REG, "QQQQQ", (0, 0, 4096, 0, 4096), MEMORY),
+    (f.REM_MEM_REG, "QQQQQ", (0, *PLACE), NO_FD),
+    (f.REM_MEM_REG, "QQQQQ", (0, 0, 4096, 0, 4096), NO_FD),
+    (f.SET_VRING_NUM, "II", (0, f.SIZE), NO_FD),
+    (f.SET_VRING_BASE, "II", (0, 0), NO_FD),
+    (f.GET_VRING_BASE, "II", (0, 0), NO_FD),
+    (f.SET_VRING_ENABLE, "II", (0, 0), NO_FD),
+    (f.SET_VRING_ENABLE, "II", (0, 1), NO_FD),
+    (f.SET_VRING_ADDR, "IIQQQQ", (0, 0, *RINGS, 0), NO_FD),
+    (f.SET_VRING_KICK, "Q", (0,), KICK),
+    (f.SET_VRING_CALL, "Q", (0,), CALL),
+    (f.SET_VRING_ERR, "Q", (0x100,), NO_FD),
+    (f.GET_CONFIG, "IIIQ", (0, 8, 0, 0), NO_FD),
+    (f.SET_CONFIG, "IIIQ", (0, 8, 0, 0), NO_FD),
+]
+
+
+def say(
+    conn: int, request: int, layout: str, fields: tuple[int, ...], fds: int, flags: int = 1
+) -> Step:
+    """A message of a VMM."""
+    payload = pack("=" + layout, *fields)
+    data = bytes([fds]) + pack("=III", request, flags, len(payload)) + payload
+    return Step(Op.SAY, conn, len(data), data)
+
+
+def poke(conn: int, at: int, data: bytes) -> Step:
+    """What a guest writes."""
+    data = at.to_bytes(4, "little") + data
+    return Step(Op.POKE, conn, len(data), data)
+
+
+def ask(conn: int, frame: bytes, layout: int = 0) -> Step:
+    """A request of a guest."""
+    data = bytes([layout]) + frame
+    return Step(Op.ASK, conn, len(data), data)
+
+
+def plugged(conn: int, how: int = STARTED, aname: bytes = b"") -> list[Step]:
+    """A machine that has just mounted."""
+    attach = m.Tattach(0, c.NOFID, b"", aname, 0).frame(1)
+    version = Step(Op.ASK, conn, len(VERSION), VERSION)
+    return [Step(Op.PLUG, conn, how), version, ask(conn, attach), Step(Op.SETTLE)]
+
+
+def _said(dice: Random, conn: int) -> Step:
+    request, layout, fields, fds = dice.choice(SAID)
+    if fields and dice.random() < 0.3:
+        wrong = list(fields)
+        place = dice.randrange(len(wrong))
+        wrong[place] = dice.choice(WRONG) & (0xFFFFFFFF if layout[place] == "I" else LAST * 2 + 1)
+        fields = tuple(wrong)
+    if dice.random() < 0.1:
+        fds = dice.randrange(8)
+    return say(conn, request, layout, fields, fds, dice.choice((1, 1, 1, 9, dice.randrange(16))))
+
+
+def _poked(dice: Random, conn: int) -> Step:
+    descriptor = dice.choice((0, 1, dice.randrange(f.SIZE)))
+    address = f.GUEST + dice.choice((f.BUFFERS, f.DESCRIPTORS, f.TABLES, f.USED, f.MEMORY - 8, -1))
+    length = dice.choice((0, 1, 7, 16, 64, 4096, 1 << 20, (1 << 32) - 1))
+    data = pack("<QIHH", address, length, dice.randrange(8), dice.choice((0, 1, descriptor, 128)))
+    places = {
+        f.DESCRIPTORS + 16 * descriptor: data,
+        f.TABLES + 16 * (descriptor % 4): data * dice.choice((1, 2, 40)),
+        f.AVAILABLE: dice.randbytes(2),
+        f.AVAILABLE + 2: dice.randbytes(2),
+        f.AVAILABLE + 4: pack("<H", dice.choice((0, 32, 64, f.SIZE, 0xFFFF))) * f.SIZE,
+        f.USED: dice.randbytes(4),
+        f.BUFFERS + dice.randrange(64): dice.randbytes(4),
+    }
+    return poke(conn, *dice.choice(list(places.items())))
+
+
+def machine_steps(dice: Random) -> list[Step]:
+    """A few steps of a virtual machine that go together."""
+    conn = dice.randrange(2)
+    layout = dice.choice((0, dice.getrandbits(5)))
+    pick = dice.random()
+    if pick < 0.45:
+        count = dice.randrange(1, SLOTS + 1)
+        asked = [ask(conn, message(dice).frame(dice.randrange(8)), layout) for _ in range(count)]
+        return [*asked, Step(dice.choice((Op.RUN, Op.SETTLE)), number=dice.randrange(64))]
+    if pick < 0.55:
+        fid = dice.choice(FILES)
+        create = m.Tlcreate(fid, _name(dice), dice.choice(OPEN), 0o644, 0)
+        frames = (m.Tclunk(fid).frame(1), m.Twalk(0, fid, []).frame(2), create.frame(3))
+        return [*(ask(conn, frame) for frame in frames), Step(Op.SETTLE)]
+    if pick < 0.67:
+        count = dice.choice((BLOCK, 3 * BLOCK, 10 * BLOCK, 150_000, 5000))
+        head = m.Twrite.head(dice.randrange(8), _mostly(*FILES)(dice), _offset(dice), count)
+        return [ask(conn, head, layout), Step(dice.choice((Op.RUN, Op.SETTLE)), number=20)]
+    if pick < 0.75:
+        how = dice.choice((0, STARTED, STARTED | BY_INDEX))
+        return plugged(conn, how, BY_NAME["aname"](dice))
+    if pick < 0.85:
+        return [_said(dice, conn) for _ in range(dice.choice((1, 1, 2, 5)))]
+    if pick < 0.92:
+        return [_poked(dice, conn), Step(Op.OFFER, conn, dice.choice((0, 0, 1, 32, f.SIZE)))]
+    if pick < 0.97:
+        return [Step(Op.OFFER, conn, dice.choice((0, 0, 1, 32, f.SIZE, 0xFFFF)))]
+    return [Step(Op.KICK, conn), Step(Op.RUN, number=dice.randrange(8))]
+
+
+# All of it
+
+
 def steps(dice: Random) -> list[Step]:
     """A few steps that go together."""
+    if dice.random() < 0.25:
+        return machine_steps(dice)
     conn = dice.randrange(CONNECTIONS)
     cached = dice.random() < 0.5
     turns = dice.randrange(64)
@@ -242,22 +373,23 @@ def steps(dice: Random) -> list[Step]:
 def _retagged(dice: Random, step: Step) -> list[Step]:
     """Another tag for the first of its messages."""
     data = bytearray(step.data)
+    at = 5 + (step.op is Op.ASK)
     if len(data) >= HEADER.size:
-        data[5:7] = dice.randrange(8).to_bytes(2, "little")
-    return [feed(bytes(data), step.conn)]
+        data[at : at + 2] = dice.randrange(8).to_bytes(2, "little")
+    return [step._replace(data=bytes(data))]
 
 
 def _cut(dice: Random, step: Step) -> list[Step]:
     """Its bytes come in two parts."""
     at = dice.randrange(len(step.data) + 1)
-    return [feed(step.data[:at], step.conn), feed(step.data[at:], step.conn)]
+    return [step._replace(data=step.data[:at]), step._replace(data=step.data[at:])]
 
 
 def _flipped(dice: Random, step: Step) -> list[Step]:
     """A byte that is another."""
     data = bytearray(step.data or b"\0")
     data[dice.randrange(len(data))] = dice.choice((0, 1, 0x7F, 0xFF, dice.getrandbits(8)))
-    return [feed(bytes(data), step.conn)]
+    return [step._replace(data=bytes(data))]
 
 
 def mutated(data: bytes, max_size: int, seed: int) -> bytes:
@@ -280,7 +412,7 @@ def mutated(data: bytes, max_size: int, seed: int) -> bytes:
             made[at] = here[0]._replace(
                 conn=dice.randrange(CONNECTIONS), cached=dice.random() < 0.5
             )
-        elif here[0].op is Op.FEED:
+        elif here[0].op in WITH_DATA:
             made[at : at + 1] = dice.choice((_retagged, _cut, _flipped))(dice, here[0])
     while len(result := encode(made)) > max_size:
         del made[dice.randrange(len(made))]

@@ -5,24 +5,36 @@
 
 import itertools
 from pathlib import Path
+from struct import pack
 
 from server.wire import constants as c
 from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import Message
+from tests.server.vhost.frontend import AVAILABLE, BUFFERS, DESCRIPTORS, GUEST, NEXT
 from tmpfs_core.frames import BLOCK
 
-from .grammar import begun
+from .grammar import SAID, begun, plugged, poke, say
+from .grammar import ask as machine_ask
+from .machine import BY_INDEX, STARTED
 from .steps import GRAIN, USERS, Op, Step, encode, feed
 
 CORPUS = Path(__file__).parent / "corpus"
 MIB = 1 << 20
+#: What a VMM says, by its place in what the grammar knows.
+VMM = {"stop": (17, 10), "go on": (21, 19), "ask": (0, 2, 4, 5, 24, 25, 12, 14, 22, 7)}
 SETTLE, PAGE_OUT, EXPORT = Step(Op.SETTLE), Step(Op.PAGE_OUT), Step(Op.EXPORT)
 
 
 def ask(*requests: Message, conn: int = 0) -> Step:
     """Requests at once, with tags from 0 on."""
     return feed(b"".join(request.frame(tag) for tag, request in enumerate(requests)), conn)
+
+
+def ask_in_turn(*requests: Message, conn: int = 0, layout: int = 0) -> list[Step]:
+    """The requests of a guest, each when the one before is answered."""
+    asked = (machine_ask(conn, request.frame(tag), layout) for tag, request in enumerate(requests))
+    return [step for request in asked for step in (request, SETTLE)]
 
 
 def create(fid: int, name: bytes, flags: int = c.O_RDWR, conn: int = 0) -> Step:
@@ -73,6 +85,8 @@ def attach(fid: int, aname: bytes, conn: int = 0) -> Message:
     return m.Tattach(fid, c.NOFID, b"", aname, USERS[conn])
 
 
+#: Fid 1 is a file.
+FILE = (m.Twalk(0, 1, []), m.Tlcreate(1, b"a", c.O_RDWR, 0o644, 0), m.Twrite(1, 0, b"data"))
 #: Every kind of change, to what fid 4 is the directory of.
 CHANGES = [
     *(m.Twalk(4, fid, [name]) for fid, name in ((1, b"a"), (2, b"b"), (3, b"a"))),
@@ -338,6 +352,52 @@ SEEDS: dict[str, list[Step]] = {
         feed(m.Tread(1, 0, 1).frame(1)[:9] + b"\xff" * 9),
         begun(0),
         feed(bytes(7)),
+    ],
+    "machine": [
+        *plugged(0),
+        *ask_in_turn(*FILE, m.Tread(1, 0, 4096), m.Tflush(9), m.Tclunk(1)),
+        *ask_in_turn(m.Twalk(0, 1, [b"a"]), m.Tremove(1), conn=0, layout=0b10110),
+        *plugged(1, STARTED | BY_INDEX),
+        *ask_in_turn(*FILE, m.Tversion(8192, c.VERSION_PLAIN), conn=1, layout=0b01011),
+    ],
+    "machine-swapped": [
+        *swapped(),
+        *plugged(0),
+        *ask_in_turn(m.Twalk(0, 1, [b"a"]), m.Tlopen(1, c.O_RDWR)),
+        *(machine_ask(0, m.Tread(1, place * BLOCK, BLOCK).frame(place)) for place in range(3)),
+        Step(Op.RUN, number=3),
+        machine_ask(0, m.Tflush(1).frame(9)),
+        SETTLE,
+        machine_ask(0, m.Twrite.head(1, 1, 5, 10 * BLOCK), 0b11101),
+        SETTLE,
+        *ask_in_turn(lock(1, 1), lock(1, 2, 1), m.Tversion(MIB, c.VERSION)),
+    ],
+    "machine-paused": [
+        *plugged(0),
+        *ask_in_turn(*FILE, lock(1, 1)),
+        machine_ask(0, lock(1, 2, 1).frame(5)),
+        SETTLE,
+        *(say(0, *SAID[kind]) for kind in VMM["stop"]),
+        SETTLE,
+        *(say(0, *SAID[kind]) for kind in VMM["go on"]),
+        machine_ask(0, m.Tversion(MIB, c.VERSION).frame(c.NOTAG)),
+        SETTLE,
+        *(say(0, *SAID[kind]) for kind in VMM["ask"]),
+    ],
+    "machine-hostile": [
+        *plugged(0),
+        Step(Op.OFFER, 0, 128),
+        SETTLE,
+        *plugged(0),
+        poke(0, DESCRIPTORS, pack("<QIHH", GUEST + BUFFERS, 1, NEXT, 0)),
+        Step(Op.OFFER, 0, 0),
+        SETTLE,
+        *plugged(0, STARTED | BY_INDEX),
+        poke(0, AVAILABLE + 2, b"\xff\xff"),
+        Step(Op.KICK),
+        SETTLE,
+        Step(Op.PLUG, 1),
+        say(1, *SAID[0], flags=5),
     ],
 }
 

@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-* Any bytes are steps: ``code[1] number[2]``, and behind a FEED as many bytes.
-* ``code`` is the operation, the connection it is done on, and whether swap is in the host's cache.
+* Any bytes are steps: ``code[1] number[2]``, and behind some operations as many bytes.
+* ``code`` is the operation, the connection or machine it is done on, and whether swap is in the
+  host's cache.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,19 @@ class Op(IntEnum):
     PAGE_OUT = 4  # page-out begins, of all that there is
     CLOSE = 5  # the connection ends, and a new one takes its place
     EXPORT = 6  # the export "more" comes, or goes
+    # Those of virtual machines (see machine.py)
+    SAY = 8  # the VMM says these bytes, with the descriptors that the first of them tells
+    POKE = 9  # bytes from the fifth on are written to memory, where the first four of them tell
+    ASK = 10  # the guest makes a request, in pieces of memory as the first byte tells
+    OFFER = 11  # it makes the chain of this number available, whatever that is
+    KICK = 12  # it tells that there is something
+    PLUG = 13  # another VMM comes in place of this one; how it begins, the number tells
+
+
+#: What bytes come with.
+WITH_DATA = (Op.FEED, Op.SAY, Op.POKE, Op.ASK)
+#: How many operations there are without machines, and with them alone.
+_PLAIN, _MACHINE = 7, 6
 
 
 class Step(NamedTuple):
@@ -48,8 +62,9 @@ class Step(NamedTuple):
     cached: bool = False
 
     def encoded(self) -> bytes:
-        number = len(self.data) if self.op is Op.FEED else self.number
-        return _HEAD.pack(self.op | self.conn << 3 | self.cached << 5, number) + self.data
+        number = len(self.data) if self.op in WITH_DATA else self.number
+        code = self.op & 7 | self.conn << 3 | self.cached << 5 | (self.op & 8) << 3
+        return _HEAD.pack(code, number) + self.data
 
 
 def feed(data: bytes, conn: int = 0) -> Step:
@@ -65,9 +80,9 @@ def decode(data: bytes) -> Iterator[Step]:
     while at + _HEAD.size <= len(data):
         code, number = _HEAD.unpack_from(data, at)
         at += _HEAD.size
-        op = Op((code & 7) % len(Op))
+        op = Op(8 + (code & 7) % _MACHINE if code & 64 else (code & 7) % _PLAIN)
         fed = b""
-        if op is Op.FEED:
+        if op in WITH_DATA:
             fed = data[at : at + number]
             at += number
         yield Step(op, (code >> 3 & 3) % CONNECTIONS, number, fed, bool(code & 32))

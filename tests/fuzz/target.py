@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-* Everything is real but the sockets, the disk's threads and the clock: bytes go into sessions as a
-  connection brings them, and the pager's jobs run when a step says so.  The same input does the
-  same each time.
+* Everything is real but the clients' sockets, the disk's threads and the clock: bytes go into
+  sessions as a connection brings them, and the pager's jobs run when a step says so.  The same
+  input does the same each time.
 * What must hold: bytes end in replies or in a ProtocolError; each request is answered once, and by
   what may answer it (flush(5) excepted); nothing is logged as an error; no step goes on for ever;
   the file system is whole; and when all have left and all files are deleted, nothing is held.
@@ -19,6 +19,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
+from functools import partial
+from selectors import BaseSelector
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from structlog.testing import capture_logs
@@ -37,6 +39,7 @@ from server.wire import messages as m
 from server.wire.codec import HEADER, Malformed, Message, parse
 from server.wire.constants import MSIZE_MIN
 from tests.server.peer import Stream, code_of
+from tests.server.vhost.guestmemory import mapped
 from tests.tmpfs_core.paging import pattern, swap_file
 from tests.tmpfs_core.support import make_file, no_berth_is_taken
 from tmpfs_core import vnops, xattr
@@ -48,6 +51,7 @@ from tmpfs_core.node import DirNode, Node
 from tmpfs_core.swap import Swap
 from tmpfs_core.vnode import NotResident
 
+from .machine import STARTED, VERSION, Machine
 from .steps import CONNECTIONS, GRAIN, USERS, Op, Step, decode
 
 MSIZE = 1 << 20
@@ -308,6 +312,8 @@ class World:
         self._failures: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: self._failures.append(context))
         self._wires = [Wire(self, conn) for conn in range(CONNECTIONS)]
+        self._machines: dict[int, Machine] = {}
+        self._descriptors = descriptors()
 
     def _make_mount(self) -> Mount:
         return Mount(SIZE << 12, INODES, memory=self.memory, max_depth=DEPTH)
@@ -348,7 +354,9 @@ class World:
         """Carry out a step."""
         self._cached = step.cached
         wire = self._wires[step.conn]
-        if step.op is Op.FEED:
+        if step.op >= Op.SAY:
+            self._machine(step.conn).do(step)
+        elif step.op is Op.FEED:
             wire.feed(step.data)
         elif step.op is Op.FILL:
             count = min(step.number * GRAIN, FILLED_MAX - self._filled)
@@ -372,6 +380,22 @@ class World:
             self._wires[step.conn] = Wire(self, step.conn)
         self._check_failures()
 
+    def _machine(self, conn: int) -> Machine:
+        """The virtual machine of this number, of which there are as many as kinds of limits."""
+        number = conn % 2
+        if number not in self._machines:
+            self._machines[number] = Machine(
+                self.loop, self.requests, partial(self._session, number)
+            )
+        return self._machines[number]
+
+    def _session(self, number: int, ready: Callable[[], None]) -> Session:
+        """That of a guest, who may do what root may."""
+        peer = Peer(f"machine {number}", 0, trusted=True, address=None)
+        client = Client(self.store.exports, peer, LOCK_WAIT[0], LIMITS[number], self.state)
+        task, now, wait = self.loop.create_task, self.provide_now, self.store.provide
+        return Session(client, MSIZE, task, now, wait, ready, self.requests)
+
     def _come_or_go(self) -> None:
         """Make or remove the export "more", unless it is being removed."""
         if self._removal is not None:
@@ -392,8 +416,9 @@ class World:
     def settle(self) -> None:
         """Let everything run that can."""
         ready: list[object] = self.loop._ready  # type: ignore[attr-defined] # all asyncio loops
+        waits: BaseSelector = self.loop._selector  # type: ignore[attr-defined] # those on Linux
         for _ in range(TURNS):
-            if not self._disk.turn() and not ready:
+            if not self._disk.turn() and not ready and not waits.select(0):
                 return
             self._turn()
         raise AssertionError("no end of it")
@@ -403,6 +428,14 @@ class World:
         self.settle()
         for wire in self._wires:
             wire.check()
+        for machine in self._machines.values():
+            machine.plug(STARTED)  # whatever was before
+            machine.ask(VERSION)
+            self.settle()
+            assert machine.is_answered(), "no reply to a machine"
+            machine.close()
+            self.messages += machine.messages
+        self.settle()
         if "more" in self.store.exports:
             self._come_or_go()
             self.settle()
@@ -413,6 +446,8 @@ class World:
             self._removal.result()
         self._check_failures()
         assert not self.memory.active
+        assert not self._machines or not mapped(), "memory of a machine is left"
+        assert descriptors() == self._descriptors, "a descriptor is left"
         assert not any(wire.client.fids or wire.session._held for wire in self._wires)
         assert not any(export.clients for export in self.store.exports)
         assert (self.state.free, self.requests.free) == (STATE, REQUESTS)
@@ -444,6 +479,10 @@ class World:
     def _check_failures(self) -> None:
         for failure in self._failures:
             raise AssertionError(failure["message"]) from failure.get("exception")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def look(node: Node) -> list[Any]:

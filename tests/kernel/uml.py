@@ -268,7 +268,7 @@ class Guest:
 
     def sh(self, script: str, timeout: float = 60) -> str:
         """Run a script that must succeed: its output."""
-        return _success(script, self.run(script, timeout))
+        return success(script, self.run(script, timeout))
 
     def python(self, program: str, *arguments: str, timeout: float = 60) -> None:
         """Run a program of guest/, which must succeed, with the guest's own Python."""
@@ -308,7 +308,7 @@ class Guest:
 
     def _command(self, *words: str, timeout: float = 60) -> None:
         """Have the agent run a command that must succeed, without a shell around it."""
-        _success(shlex.join(words), self._ask(words, shlex.join(words), timeout))
+        success(shlex.join(words), self._ask(words, shlex.join(words), timeout))
 
     def _ask(self, words: Sequence[str], meaning: str, timeout: float) -> Result:
         """Have the agent run these words."""
@@ -351,7 +351,8 @@ class Guest:
         raise LabError(f"{reason}\nThe guest was killed. Its kernel wrote:\n{news}")
 
 
-def _success(meaning: str, result: Result) -> str:
+def success(meaning: str, result: Result) -> str:
+    """The output of what must have succeeded."""
     if result.status != 0:
         raise LabError(f"exit status {result.status}: {meaning}\n{result.output}")
     return result.output

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from server.config import Address, Unix
+from server.address import Tcp, Unix
 from server.dialects import NATIVE, dialect_of
 from server.exports import Export, Exports
 from server.fids import Client
@@ -376,7 +376,7 @@ class SocketPeer:
         self._fids = itertools.count(100)
 
     @classmethod
-    async def connect(cls, address: Address) -> Self:
+    async def connect(cls, address: Tcp | Unix) -> Self:
         if isinstance(address, Unix):
             return cls(*await asyncio.open_unix_connection(address.path))
         return cls(*await asyncio.open_connection(address.host, address.port))

@@ -9,7 +9,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from server.config import Unix
+from server.address import Unix
 from server.listener import Server
 from server.store import Store
 from server.wire import constants as c

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.certificates import Certificates, context_of, names_in
-from server.config import ConfigError
+from server.usage import ConfigError
 
 from .certificates import Authority
 

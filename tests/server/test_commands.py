@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from server.commands import Add, List, Remove, commands
-from server.config import ConfigError, load
+from server.config import load
 from server.control import Command
 from server.store import Store
+from server.usage import ConfigError
 from tmpfs_core.memory import Memory
 
 from .peer import raises_errno

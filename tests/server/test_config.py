@@ -8,24 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from server.address import Tcp, Unix
 from server.config import (
     EXPORT_OPTIONS,
     MSIZE_MAX,
     OPTIONS,
     Config,
-    ConfigError,
     ExportConfig,
-    Passed,
-    Tcp,
-    Tls,
-    Unix,
-    address,
     export_of,
     host_ram,
     load,
     size,
 )
 from server.limits import Limits
+from server.usage import ConfigError
 from tmpfs_core.memory import reserve_for
 
 GIB = 1 << 30
@@ -208,38 +204,6 @@ def test_a_size_may_be_a_share_of_the_hosts_ram() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("tcp://127.0.0.1:5640", Tcp("127.0.0.1", 5640)),
-        ("tcp://0.0.0.0:0", Tcp("0.0.0.0", 0)),
-        ("tcp://host.example:65535", Tcp("host.example", 65535)),
-        ("tcp://[::1]:564", Tcp("::1", 564)),
-        ("tcp://[fe80::1]:564", Tcp("fe80::1", 564)),
-        ("unix:///run/t9.sock", Unix("/run/t9.sock")),
-        ("unix:///with space:1", Unix("/with space:1")),
-    ],
-)
-def test_addresses_read_and_write_the_same(text: str, expected: Tcp | Unix) -> None:
-    assert address(text) == expected
-    assert str(expected) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "name"), [("fd://", ""), ("fd://tmpfs9p.socket", "tmpfs9p.socket")]
-)
-def test_sockets_that_are_passed_may_be_listened_at(text: str, name: str) -> None:
-    config = from_command_line(listen=text)
-    assert config.listen == (Passed(name),)
-    assert str(config.listen[0]) == text
-
-
-@pytest.mark.parametrize("text", ["fd://a:b", "fd:/", "fd://a b", "fd://" + "a" * 256])
-def test_names_of_sockets_are_as_systemd_has_them(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"unix:///PATH, or fd://\[NAME\]"):
-        from_command_line(listen=text)
-
-
-@pytest.mark.parametrize(
     ("key", "text", "expected"),
     [
         ("size", "4096", 4096),
@@ -263,16 +227,16 @@ def test_values_at_the_edge_are_taken(key: str, text: str, expected: object) -> 
     assert getattr(load({key: [text]}, {}, None), key.replace("-", "_")) == expected
 
 
+LISTEN = "tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT, or vhost-user:///"
+NO_ADDRESSES = [
+    *("", "127.0.0.1:5640", "tcp://127.0.0.1", "tcp://:5640", "tcp://::1:5640", "tcp://host:65536"),
+    *("tcp://host:-1", "unix://relative", "udp://host:1", "stdio", "stdio://", "vsock://5640"),
+    *("vsock://all:5640", "vsock://3:4294967295", "vsock://4294967296:1", "vsock://3:-1"),
+]
 BAD = [
-    ("listen", "", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "127.0.0.1:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://127.0.0.1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://::1:5640", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://host:65536", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "tcp://host:-1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "unix://relative", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
-    ("listen", "udp://host:1", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"),
+    *(("listen", text, LISTEN) for text in NO_ADDRESSES),
+    ("allow", "cid:some", "networks as 10.0.0.0/8 or fd00::/8, no bits beside their prefix, and"),
+    ("allow", "cid:4294967296", "networks as 10.0.0.0/8 or"),
     ("allow", "everybody", "networks as 10.0.0.0/8"),
     ("allow", "10.0.0.1/8", "networks as 10.0.0.0/8 or fd00::/8, no bits beside"),
     ("size", "", "a number of bytes, with k, m, g, t or %"),
@@ -406,12 +370,6 @@ def test_tls_takes_all_its_options_and_they_take_it(key: str) -> None:
         load(given, {}, None)
     with pytest.raises(ConfigError, match=f"--{key}: without a use, no --listen is tls://"):
         load({key: WITH_TLS[key]}, {}, None)
-
-
-def test_an_address_of_tls_is_not_that_without() -> None:
-    assert address("tls://[::1]:1") == Tls("::1", 1)
-    assert Tls("::1", 1) != Tcp("::1", 1)
-    assert str(Tls("::1", 1)) == "tls://[::1]:1"
 
 
 def test_each_swap_file_holds_a_page_at_least() -> None:

@@ -212,7 +212,7 @@ def test_a_connection_that_is_cut_exits_1(authority: Authority) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["here"], "tmpfs9p: 'here' is not allowed; it takes tcp://HOST:PORT, tls://HOST:PORT or"),
+        (["here"], "tmpfs9p: 'here' is not allowed; it takes tcp://HOST:PORT, tls://HOST:PORT,"),
         (["tls://h:1"], "tmpfs9p: --cert: not given; tls://h:1 takes --cert, --key and --ca"),
         (["tcp://h:1", "--ca", "x"], "tmpfs9p: --ca: without a use, tcp://h:1 is not tls://"),
         (

@@ -17,9 +17,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import control as control_module
-from server.config import ConfigError
 from server.control import LINE_MAX, Command, Control, Refused, ask
 from server.identity import Peer
+from server.usage import ConfigError
 
 from .peer import GUARD, raises_errno
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from server.identity import (
     user_name,
     user_named,
 )
+from server.network import Cid, network
 from server.wire.constants import NONUNAME
 from tmpfs_core.access import Cred
 from tmpfs_core.mount import Mount
@@ -41,6 +42,7 @@ ADMIN = Peer("admin", 0, True, None)
 LOCAL = Peer("local", DAEMON.pw_uid, False, None)
 UNKNOWN = Peer("unknown", None, False, None)
 REMOTE = Peer("remote", None, True, AFAR)
+MACHINE = Peer("machine", None, True, Cid(3))
 
 #: Becomes another user, connects, says so, and stays until its input ends.
 CONNECT = """
@@ -348,6 +350,8 @@ def test_a_readonly_export_is_so_for_all(mount: Mount, peer: Peer, squash: str) 
         (REMOTE, "198.51.100.0/24 192.0.2.7/32", True),
         (REMOTE, "198.51.100.0/24", False),
         (REMOTE, "::/0", False),
+        (MACHINE, "cid:3", True),
+        (MACHINE, "cid:4 0.0.0.0/0", False),
         (ADMIN, "198.51.100.0/24", True),
         (LOCAL, "198.51.100.0/24", True),
     ],
@@ -355,7 +359,7 @@ def test_a_readonly_export_is_so_for_all(mount: Mount, peer: Peer, squash: str) 
 def test_an_export_is_for_some_networks_and_for_this_machine(
     mount: Mount, peer: Peer, networks: str, allowed: bool
 ) -> None:
-    export = Export("", mount, allow=tuple(map(ip_network, networks.split())))
+    export = Export("", mount, allow=tuple(map(network, networks.split())))
     with contextlib.nullcontext() if allowed else raises_errno(errno.EACCES):
         cred_of(peer, export, b"", DAEMON.pw_uid)
 

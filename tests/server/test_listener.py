@@ -19,10 +19,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
-from server.config import Tcp, Unix
+from server.address import CID_ANY, Tcp, Unix, Vsock
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
+from server.network import network
 from server.wire import constants as c
 from server.wire import messages as m
 from tests.tmpfs_core.support import put
@@ -91,7 +92,7 @@ async def test_a_unix_socket(server: Server, tmp_path: Path) -> None:
 
 async def test_a_socket_that_listens_already_may_be_served(server: Server) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
-    bound = server.adopt(sock)
+    bound = server.listen_at(sock)
     assert bound == Tcp(*sock.getsockname())
     assert await is_served(bound)
 
@@ -101,7 +102,7 @@ async def test_a_socket_with_an_abstract_name_may_be_served(server: Server) -> N
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(f"\0{name}")
     sock.listen()
-    assert server.adopt(sock) == Unix(f"@{name}")
+    assert server.listen_at(sock) == Unix(f"@{name}")
     client = socket.socket(socket.AF_UNIX)
     client.connect(f"\0{name}")
     peer = await SocketPeer(*await asyncio.open_unix_connection(sock=client)).begin()
@@ -541,6 +542,119 @@ async def test_one_connection_too_many_is_closed_and_that_is_logged_once(
     await server.stop()
     for peer in peers:
         await peer.close()
+
+
+# Virtual machines
+
+
+MACHINES = Vsock(CID_ANY, 5640)
+
+
+class VirtualSocket(socket.socket):
+    """A double of vsock(7), which few machines have: a unix socket that has the names of one."""
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_VSOCK
+
+    def accept(self) -> tuple[socket.socket, object]:
+        return VirtualSocket(fileno=self._accept()[0]), self.getpeername()  # type: ignore[attr-defined]
+
+    def getpeername(self) -> tuple[int, int]:
+        return 3, 1023
+
+
+@pytest.fixture
+def virtual(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Unix:
+    """Where a double listens, instead of what is listened on."""
+
+    def bound(family: int, name: tuple[int, int]) -> socket.socket:
+        assert (family, name) == (socket.AF_VSOCK, (CID_ANY, 5640))
+        sock = VirtualSocket(socket.AF_UNIX)
+        sock.bind(str(tmp_path / "double"))
+        sock.listen()
+        sock.setblocking(False)
+        return sock
+
+    monkeypatch.setattr(listener, "_bound", bound)
+    return Unix(str(tmp_path / "double"))
+
+
+@pytest.mark.parametrize("allow", ["cid:3", "cid:any"])
+async def test_a_virtual_machine_comes_if_it_is_allowed(
+    mount: Mount, virtual: Unix, allow: str
+) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [network(allow)])
+    assert server.listen(MACHINES) == MACHINES
+    with capture_logs() as logs:
+        assert await is_served(virtual)
+    await server.stop()
+    assert logs[0]["peer"] == "vsock://3:1023"
+
+
+async def test_one_that_is_not_allowed_is_turned_away(mount: Mount, virtual: Unix) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [network("cid:4"), network("0.0.0.0/0")])
+    server.listen(MACHINES)
+    with capture_logs() as logs:
+        assert await refused(virtual)
+    await server.stop()
+    assert [(line["peer"], line["why"]) for line in logs] == [("vsock://3:1023", "not in --allow")]
+
+
+@pytest.mark.usefixtures("virtual")
+@pytest.mark.parametrize("allow", [[], ["10.0.0.0/8"]])
+async def test_virtual_machines_come_nowhere_unless_it_is_said_which(
+    mount: Mount, allow: list[str]
+) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [network(text) for text in allow])
+    with pytest.raises(ListenError, match=r"vsock://any:5640: .*: add --allow cid:N"):
+        server.listen(MACHINES)
+    await server.stop()
+
+
+async def test_virtual_machines_that_may_come_let_nobody_else_in(mount: Mount) -> None:
+    server = Server(store_of(mount), 8192, Limits(), [network("cid:any")])
+    with pytest.raises(ListenError, match="add --allow CIDR"):
+        server.listen(Tcp("0.0.0.0", 0))
+    await server.stop()
+
+
+# A client that is there already
+
+
+async def test_a_client_that_is_there_is_served_until_it_has_gone(server: Server) -> None:
+    near, far = socket.socketpair()
+    ended = asyncio.Event()
+    server.adopt(near, ended.set)
+    peer = await SocketPeer(*await asyncio.open_unix_connection(sock=far)).begin()
+    assert not ended.is_set()
+    await peer.close()
+    await ended.wait()
+
+
+async def test_one_that_may_not_come_in_has_gone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = socket.socketpair()
+    ended = asyncio.Event()
+    monkeypatch.setattr(listener, "peer_of", lambda _: remote("192.0.2.7"))
+    with far, capture_logs() as logs:
+        server.adopt(near, ended.set)
+        assert far.recv(1) == b""
+    assert ended.is_set()
+    assert [line["why"] for line in logs] == ["not in --allow"]
+
+
+async def test_one_that_has_gone_before_is_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: socket.socket) -> Identity:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(listener, "peer_of", gone)
+    near, far = socket.socketpair()
+    with near, far, pytest.raises(ListenError, match="stdio: Transport endpoint is not connected"):
+        server.adopt(near, lambda: None)
 
 
 # Stopping

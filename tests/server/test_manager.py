@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import manager as manager_module
-from server.config import ConfigError
 from server.manager import Manager
+from server.usage import ConfigError
 
 from .peer import GUARD
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import syslog
 from collections.abc import Iterator
 
 import pytest
@@ -56,6 +57,20 @@ def test_json_lines_are_for_machines(capsys: pytest.CaptureFixture[str]) -> None
     line = json.loads(err)
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "protocol error", "level": "warning", "peer": "unix", "why": "a\nb"}
+
+
+def test_where_standard_error_must_be_silent_it_goes_to_the_system_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[int, str]] = []
+    monkeypatch.setattr(syslog, "syslog", lambda level, text: said.append((level, text)))
+    configure_logging("json", "info", silent=True)
+    log = structlog.get_logger()
+    for each in ("debug", "info", "warning", "error"):
+        getattr(log, each)("event")
+    assert capsys.readouterr().err == ""
+    assert [level for level, _ in said] == [syslog.LOG_INFO, syslog.LOG_WARNING, syslog.LOG_ERR]
+    assert json.loads(said[0][1])["event"] == "event"
 
 
 @pytest.mark.parametrize(

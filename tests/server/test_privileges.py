@@ -17,7 +17,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become a
 
 DROP = """
 import os, pwd, sys
-from server.config import ConfigError
+from server.usage import ConfigError
 from server.privileges import drop
 for name in sys.argv[1:]:
     try:

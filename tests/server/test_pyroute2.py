@@ -17,7 +17,7 @@ from pyroute2.plan9 import (
 )
 from pyroute2.plan9.client import Plan9ClientSocket
 
-from server.config import Tcp
+from server.address import Tcp
 from server.limits import Limits
 from server.listener import Server
 from server.wire import constants as c

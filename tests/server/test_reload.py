@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
+from server.address import Unix
 from server.certificates import certificates_of
-from server.config import Unix, load
+from server.config import load
 from server.listener import Server
 from server.manager import Manager
 from server.observability import configure_logging
@@ -55,7 +56,9 @@ class World:
         self.store = Store(Memory(4096, self.swap), DEFAULT.max_depth)
         self.server = Server(self.store, MIB, DEFAULT, (), certificates_of(config))
         manager = Manager({"NOTIFY_SOCKET": str(self._listens_at)})
-        self.reload = Reload(config, self._read, self.store, self.server, manager)
+        self.reload = Reload(
+            config, self._read, configure_logging, self.store, self.server, manager
+        )
         self._running = asyncio.get_running_loop().create_task(self.reload.run())
 
     def write(self, text: str) -> None:

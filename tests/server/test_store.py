@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from server import store as store_module
-from server.config import Config, ExportConfig, Unix, export_of, load
+from server.address import Unix
+from server.config import Config, ExportConfig, export_of, load
 from server.exports import Export
 from server.listener import Server
 from server.store import Store

@@ -15,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from server import listener
+from server.address import Tcp, Tls
 from server.certificates import Certificates
-from server.config import Tcp, Tls
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server

@@ -1,0 +1,157 @@
+"""Stdio: standard input and output as one connection, and where to say what is wrong then.
+
+Rules of this file:
+
+* Who has started a command on a socket alone (inetd, QEMU's guestfwd) has made that its standard
+  error too.  No word must be written there; it goes to the system log.
+* Threads read and write, for what is at both ends may be anything: a pipe, a socket, a terminal.
+"""
+
+import os
+import socket
+import stat
+import sys
+import syslog
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any
+
+#: Bytes carried at once: a message, as long as the kernel's client has them.
+CHUNK = 1 << 20
+#: Seconds that whoever reads standard output has to take what is left for him.
+LINGER = 5.0
+
+
+def is_silent() -> bool:
+    """Whether standard error is the connection."""
+    try:
+        return _is_socket(2) and os.path.sameopenfile(0, 2)
+    except OSError:  # one of them is closed
+        return False
+
+
+def complain(line: str, silent: bool) -> None:
+    """Say why a command ends, on standard error unless that was the connection."""
+    if silent:
+        syslog.openlog("tmpfs9p", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_ERR, line)
+    else:
+        print(f"tmpfs9p: {line}", file=sys.stderr)
+
+
+@contextmanager
+def connection() -> Iterator[socket.socket]:
+    """Standard input and output as a socket.  What others write there goes to standard error, or
+    nowhere where that was the connection too.
+    """
+    bridge: Thread | None = None
+    if _is_socket(0) and os.path.sameopenfile(0, 1):
+        sock = _prompt(0) or socket.socket(fileno=os.dup(0))
+    else:
+        sock, far = socket.socketpair()
+        bridge = Thread(target=_carry, args=(Bridge(far, os.dup(0), os.dup(1)),), daemon=True)
+        bridge.start()
+    with open(os.devnull, "r+b") as nowhere:
+        if is_silent():
+            os.dup2(nowhere.fileno(), 2)
+        os.dup2(nowhere.fileno(), 0)
+        os.dup2(2, 1)
+    yield sock
+    if bridge is not None:
+        bridge.join(LINGER)
+
+
+def _carry(bridge: "Bridge") -> None:
+    with suppress(OSError):
+        bridge.run()
+
+
+def _is_socket(descriptor: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+
+
+class PromptSocket(socket.socket):
+    """A TCP socket at which nothing waits: it sends and acknowledges at once.
+
+    The other end of QEMU's guestfwd sends the second packet of a message when the first has been
+    acknowledged (Nagle's algorithm), which would take 40 ms.  Source: tcp(7), TCP_QUICKACK: that
+    does not last.
+    """
+
+    def recv_into(self, *args: Any) -> int:
+        count = super().recv_into(*args)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return count
+
+    def recvmsg_into(self, *args: Any) -> Any:
+        received = super().recvmsg_into(*args)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return received
+
+
+def _prompt(descriptor: int) -> PromptSocket | None:
+    """The socket at this descriptor, if it is of TCP."""
+    if not _is_socket(descriptor):
+        return None
+    sock = PromptSocket(fileno=os.dup(descriptor))
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.close()
+        return None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+class Bridge:
+    """Between a socket, and standard input and output or what was that."""
+
+    def __init__(self, sock: socket.socket, stdin: int = 0, stdout: int = 1) -> None:
+        self._sock = sock
+        self._stdin, self._stdout = stdin, stdout
+        self._ended = Event()  # standard input has
+        self._prompt = _prompt(stdin)
+
+    def run(self) -> None:
+        """Carry bytes until the socket has ended.
+
+        Raises:
+            OSError: the socket failed, or ended before it gave anything.
+        """
+        Thread(target=self._send, daemon=True).start()
+        silent = True
+        room = memoryview(bytearray(CHUNK))
+        try:
+            while count := self._sock.recv_into(room):
+                silent = False
+                if not self._write(room[:count]):
+                    return
+        finally:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+        if silent and not self._ended.is_set():
+            raise ConnectionResetError("the server has ended the connection at once; see its log")
+
+    def _send(self) -> None:
+        room = memoryview(bytearray(CHUNK))
+        with suppress(OSError):
+            while count := self._read(room):
+                self._sock.sendall(room[:count])
+        self._ended.set()
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        if self._prompt is not None:
+            self._prompt.close()
+
+    def _read(self, room: memoryview) -> int:
+        if self._prompt is not None:
+            return self._prompt.recv_into(room)
+        return os.readv(self._stdin, [room])
+
+    def _write(self, rest: memoryview) -> bool:
+        """Write all of it to standard output; whether anybody takes it."""
+        try:
+            while rest:
+                rest = rest[os.write(self._stdout, rest) :]
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
