@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-* It is shared with the VMM: nothing here may wait for it, whatever the VMM does with it.
+* It is shared with the VMM: nothing here may wait for it, whatever it holds.  That it does not
+  block, though, is shared as well: the VMM is trusted to leave it so.
 * What is no eventfd is not taken: a read or write of anything else could wait, or do harm.
 """
 

@@ -5,12 +5,14 @@ Rules of this file:
 * A message is read for itself, its head and then its payload, so that the descriptors which come
   with any of its bytes are its own.
 * Numbers are those of the host, which the VMM is on, too.
-* Descriptors that nobody has taken over are closed when the message is done with.
+* Descriptors that nobody has taken over are closed when the message is done with.  None may be of a
+  socket: it could be the VMM's own end, which would then stay open for ever.
 """
 
 import array
 import os
 import socket
+import stat
 from struct import Struct
 from typing import Final
 
@@ -194,6 +196,8 @@ class Inbox:
                 self._fds += numbers
         if flags & socket.MSG_CTRUNC or len(self._fds) > FDS_MAX:
             raise VhostError("a message with too many descriptors")
+        if any(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in self._fds):
+            raise VhostError("a message with a socket")
         if not data:
             raise EOFError
         self._data += data

@@ -525,6 +525,16 @@ async def test_a_vmm_that_vanishes_within_a_message(world: World, length: int) -
     assert world.warnings() == []
 
 
+async def test_a_vmm_that_sends_its_own_end_and_vanishes(world: World) -> None:
+    """It would be open as long as the message does not end."""
+    sock = await world.connect()
+    socket.send_fds(sock, [MESSAGE[:-1]], [sock.fileno()])
+    assert await world.everybody_is_served()
+    sock.close()
+    await world.only_these_are_left()
+    assert world.warnings() == ["vhost-user protocol error"]
+
+
 NO_MESSAGES = {
     "zeros": bytes(12),
     "ones": b"\xff" * 12,

@@ -221,8 +221,8 @@ def large_write(dice: Random, conn: int) -> list[Step]:
 
 # Virtual machines
 
-#: Descriptors that come with a message: none, its memory, its kick, its call (see Machine).
-NO_FD, MEMORY, KICK, CALL = range(4)
+#: Descriptors that come with a message, by their places in what a machine has (see machine.py).
+NO_FD, MEMORY, KICK, CALL, OWN_END = 0, 1, 2, 3, 6
 #: Numbers in messages that may be wrong.
 WRONG = (0, 1, 0x100, 0x1000, f.GUEST, f.USER, f.MEMORY, (1 << 32) - 1, 1 << 63, (1 << 64) - 1)
 PLACE = (f.GUEST, f.MEMORY, f.USER, 0)

@@ -6,10 +6,11 @@ Rules of this file:
   every byte of the guest's memory.
 * What a guest that keeps to the rules asks is answered once, in its chain, and by what may answer
   it.  After a POKE, an OFFER or a SAY it is not one of these any more.
-* A device may stop, and a VMM may be shut out, only where the log says why.
+* Whatever one has done, the next one is served (see target.py).
 """
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ ERRORS = (m.Rlerror.TYPE, legacy.Rerror.TYPE)
 
 class Machine:
     """A machine; ``make_session`` is as that of a :class:`Guest`, ``room`` that of all clients.
+    Its guest may not see what is ``secret``.
 
     Attributes:
         messages: how many requests its guest has made.
@@ -52,12 +54,15 @@ class Machine:
         loop: asyncio.AbstractEventLoop,
         room: Room,
         make_session: Callable[[Callable[[], None]], Session],
+        secret: bytes,
     ) -> None:
+        self._secret = secret
         self._loop = loop
         self._buffers = Buffers(room)
         self._make_session = make_session
         self._vmm: Frontend | None = None
         self.messages = 0
+        self._guests: list[Guest] = []
         self.plug(STARTED)
 
     def do(self, step: Step) -> None:
@@ -83,10 +88,10 @@ class Machine:
     def plug(self, how: int) -> None:
         """Another VMM, in place of the one that there was."""
         self.close()
-        sock, self._sock = socket.socketpair()
+        sock, other = socket.socketpair()
         sock.setblocking(False)
-        self._sock.setblocking(False)
-        self._loop.run_until_complete(self._connect())
+        other.setblocking(False)
+        self._loop.run_until_complete(self._connect(other))
         self._vmm = Frontend(sock, event_index=bool(how & BY_INDEX))
         #: By slot, the header of what was asked, and the room for the answer.
         self._asked: dict[int, tuple[bytes, list[tuple[int, int]]]] = {}
@@ -123,6 +128,14 @@ class Machine:
         self._vm.offer(head)
         self._vm.ring_bell()
 
+    def check(self) -> None:
+        """Assert that nothing waits that could be answered, everything having run that can."""
+        self._take()
+        stopped = select.select([self._vm.fault], [], [], 0)[0]
+        if self._honest and not stopped:
+            kinds = [asked[4] for asked, _ in self._asked.values()]
+            assert set(kinds) <= {m.Tlock.TYPE}, f"no reply to {kinds}"
+
     def is_answered(self) -> bool:
         """Whether something was that the guest has asked."""
         self._take()
@@ -135,22 +148,31 @@ class Machine:
             self._vmm.close()
             self._vmm = None
 
+    def end(self) -> None:
+        """The VMM goes, if it has not, and the server knows at once."""
+        for guest in list(self._guests):
+            guest.close("the input ends")
+        if self._vmm is not None:
+            self._vmm.close()
+
     @property
     def _vm(self) -> Frontend:
         assert self._vmm is not None
         return self._vmm
 
-    async def _connect(self) -> None:
+    async def _connect(self, sock: socket.socket) -> None:
         """Have the server serve it."""
         spin = Spin(lambda call: None)  # the loop does not sleep
-        self._guest = Guest(
-            self._sock,
-            "machine",
-            "tag",
-            self._buffers,
-            spin,
-            self._make_session,
-            lambda guest: None,
+        self._guests.append(
+            Guest(
+                sock,
+                "machine",
+                "tag",
+                self._buffers,
+                spin,
+                self._make_session,
+                self._guests.remove,
+            )
         )
 
     def _say(self, data: bytes) -> None:
@@ -184,6 +206,7 @@ class Machine:
             self._answered += 1
             if length:  # else it was flushed
                 data = b"".join(self._vm.memory[at : at + count] for at, count in room)
+                assert self._secret not in data[:length], "what nobody may see is shown"
                 check(asked, data[:length])
             self._vm.put(room[0][0], bytes(HEADER.size))
 

@@ -14,7 +14,7 @@ from server.wire.codec import Message
 from tests.server.vhost.frontend import AVAILABLE, BUFFERS, DESCRIPTORS, GUEST, NEXT
 from tmpfs_core.frames import BLOCK
 
-from .grammar import SAID, begun, plugged, poke, say
+from .grammar import OWN_END, SAID, begun, plugged, poke, say
 from .grammar import ask as machine_ask
 from .machine import BY_INDEX, STARTED
 from .steps import GRAIN, USERS, Op, Step, encode, feed
@@ -398,6 +398,10 @@ SEEDS: dict[str, list[Step]] = {
         SETTLE,
         Step(Op.PLUG, 1),
         say(1, *SAID[0], flags=5),
+        SETTLE,
+        *plugged(1),
+        Step(Op.SAY, 1, 4, bytes((OWN_END, 1, 0, 0))),
+        SETTLE,
     ],
 }
 

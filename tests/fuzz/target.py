@@ -313,7 +313,7 @@ class World:
         loop.set_exception_handler(lambda _, context: self._failures.append(context))
         self._wires = [Wire(self, conn) for conn in range(CONNECTIONS)]
         self._machines: dict[int, Machine] = {}
-        self._descriptors = descriptors()
+        self._mapped, self._descriptors = mapped(), descriptors()
 
     def _make_mount(self) -> Mount:
         return Mount(SIZE << 12, INODES, memory=self.memory, max_depth=DEPTH)
@@ -384,9 +384,8 @@ class World:
         """The virtual machine of this number, of which there are as many as kinds of limits."""
         number = conn % 2
         if number not in self._machines:
-            self._machines[number] = Machine(
-                self.loop, self.requests, partial(self._session, number)
-            )
+            make_session = partial(self._session, number)
+            self._machines[number] = Machine(self.loop, self.requests, make_session, SECRET)
         return self._machines[number]
 
     def _session(self, number: int, ready: Callable[[], None]) -> Session:
@@ -429,6 +428,7 @@ class World:
         for wire in self._wires:
             wire.check()
         for machine in self._machines.values():
+            machine.check()
             machine.plug(STARTED)  # whatever was before
             machine.ask(VERSION)
             self.settle()
@@ -446,8 +446,9 @@ class World:
             self._removal.result()
         self._check_failures()
         assert not self.memory.active
-        assert not self._machines or not mapped(), "memory of a machine is left"
-        assert descriptors() == self._descriptors, "a descriptor is left"
+        if self._machines:
+            assert mapped() <= self._mapped, "memory of a machine is left"
+            assert descriptors() <= self._descriptors, "a descriptor is left"
         assert not any(wire.client.fids or wire.session._held for wire in self._wires)
         assert not any(export.clients for export in self.store.exports)
         assert (self.state.free, self.requests.free) == (STATE, REQUESTS)
@@ -465,6 +466,8 @@ class World:
             file.check()
 
     def close(self) -> None:
+        for machine in self._machines.values():
+            machine.end()
         self.loop.run_until_complete(self.store.close())
         self.swap.close()
 

@@ -10,6 +10,9 @@ import pytest
 from server import pager
 from server.fids import Client
 from server.handlers import HANDLERS, qid_of
+from server.vhost.device import Device
+from server.vhost.eventfd import Eventfd
+from server.vhost.message import Message
 from server.wire import messages as m
 from tmpfs_core.access import ROOT
 
@@ -122,6 +125,41 @@ def test_a_wrong_handler_is_found(
     for task in asyncio.all_tasks(loop):
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0))
+
+
+def waits_for_ever(client: Client, tag: int, *fields: Any) -> Any:
+    return never(tag)
+
+
+def fails_to(*args: object) -> None:
+    raise ValueError("nobody foresaw this")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong", "found"),
+    [
+        (HANDLERS, m.Tread.TYPE, (m.Tread.call, answers_something_else), "reply 121 to 116"),
+        (HANDLERS, m.Tread.TYPE, (m.Tread.call, answers_somebody_else), "which asked nothing"),
+        (HANDLERS, m.Tread.TYPE, (m.Tread.call, shows_old_bytes), "may see is shown"),
+        (HANDLERS, m.Tread.TYPE, (m.Tread.call, waits_for_ever), "no reply to .116"),
+        (Device, "handle", fails_to, "Exception in callback"),
+        (Device, "close", lambda device: None, "is left"),
+        (Eventfd, "close", lambda event: None, "a descriptor is left"),
+        (Message, "close", lambda message: None, "a descriptor is left"),
+    ],
+)
+def test_what_is_wrong_with_machines_is_found(
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: Any,
+    wrong: Any,
+    found: str,
+) -> None:
+    put = monkeypatch.setitem if isinstance(owner, dict) else monkeypatch.setattr
+    put(owner, name, wrong)
+    with pytest.raises(AssertionError, match=found):
+        target.run(corpus()["machine"], loop)
 
 
 @pytest.mark.parametrize(

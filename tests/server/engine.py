@@ -87,8 +87,10 @@ class Site:
     def close(self) -> None:
         """End all, and unmount what a test may have left."""
         if self._plugin is not None and self._plugin.poll() is None:
-            self._plugin.kill()
-            self._plugin.communicate(timeout=GUARD)
+            try:
+                assert self.unplug() == 0
+            finally:
+                self._plugin.kill()
         for path in self.mounted():
             subprocess.run(["umount", "--lazy", path], check=True)
         self._servers.close()

@@ -18,6 +18,8 @@ from .engine import Connection, Refused, Site, post, site
 from .peer import GUARD
 from .test_main import ENVIRON, run
 
+MAIN = "from server.__main__ import main; main()"
+
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="the command needs root")
 
 
@@ -105,35 +107,30 @@ def test_a_state_that_is_none_exits_2(tmp_path: Path) -> None:
     assert done.stderr.startswith(why)
 
 
-def test_users_who_can_not_mount_are_told() -> None:
-    program = "import os; os.geteuid = lambda: 5; from server.__main__ import main; main()"
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (
+            "import os; os.geteuid = lambda: 5",
+            "only root can mount what containers of all users see",
+        ),
+        (
+            "import importlib.util as util; find = util.find_spec;"
+            "util.find_spec = lambda name: None if name == 'aiohttp' else find(name)",
+            "no module aiohttp; pip install 'tmpfs9p[volumes]'",
+        ),
+    ],
+)
+def test_what_is_missing_is_told(changed: str, why: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", program, "volume-plugin", "--control", "c"],
+        [sys.executable, "-c", f"{changed}; {MAIN}", "volume-plugin", "--control", "c"],
         capture_output=True,
         text=True,
         env=ENVIRON,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("tmpfs9p: volume-plugin: only root ")
-
-
-def test_what_is_not_installed_is_told() -> None:
-    program = (
-        "import sys, importlib.util as util; find = util.find_spec;"
-        "util.find_spec = lambda name: None if name == 'aiohttp' else find(name);"
-        "from server.__main__ import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "volume-plugin", "--control", "c"],
-        capture_output=True,
-        text=True,
-        env=ENVIRON,
-        check=False,
-    )
-    assert done.returncode == 2
-    needed = "no module aiohttp; pip install 'tmpfs9p[volumes]'"
-    assert done.stderr == f"tmpfs9p: volume-plugin: {needed}\n"
+    assert done.stderr == f"tmpfs9p: volume-plugin: {why}\n"
 
 
 def test_every_option_is_documented() -> None:

@@ -172,6 +172,14 @@ def test_messages_come_as_they_were_sent_however_they_are_cut(
     assert came == list(enumerate(payloads))
 
 
+@pytest.mark.parametrize("count", [1, 12, 15])
+def test_a_socket_never_comes_along(ends: Ends, fds: list[int], count: int) -> None:
+    """Least of all in a message that does not end."""
+    ends.send(frame(5, b"payload")[:count], [fds[0], ends.vmm.fileno()])
+    with pytest.raises(VhostError, match="socket"):
+        ends.inbox.receive()
+
+
 # What is in a message
 
 
