@@ -69,7 +69,13 @@ def instructions(file: Path) -> list[tuple[str, str]]:
 
 
 def build(file: Path, context: Path, folder: Path, arguments: dict[str, str]) -> Stage:
-    """The last stage of a Containerfile, as ``podman build --build-arg ...`` would make it."""
+    """The last stage of a Containerfile, as ``podman build --build-arg ...`` would make it.
+
+    Args:
+        folder: where; the base stays there for the next time, and what else is there goes.
+    """
+    for old in folder.glob("[0-9]"):
+        shutil.rmtree(old)
     stages: dict[str, Stage] = {}
     stage = Stage(folder)
     for word, rest in instructions(file):
@@ -92,6 +98,9 @@ def build(file: Path, context: Path, folder: Path, arguments: dict[str, str]) ->
             stage.metadata[word] = rest
         else:
             raise ValueError(f"{word}: no such instruction is known here")
+    for other in stages.values():
+        if other is not stage:
+            shutil.rmtree(other.root)
     return stage
 
 

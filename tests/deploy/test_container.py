@@ -20,6 +20,7 @@ import yaml
 
 from server.config import load, size
 from server.config_command import most_memory
+from tests.server.test_main import run, serving
 
 from .conftest import DEPLOY, ROOT
 from .image import Stage, build, instructions, words
@@ -30,6 +31,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICE: dict[str, Any] = COMPOSE["services"]["tmpfs9p"]
 #: As podman works where there is no systemd and no registry.
 PODMAN = ["podman", "--runtime=runc", "--cgroup-manager=cgroupfs"]
+LIMITS = ["--ulimit=nofile=1024:20000", "--ulimit=nproc=1000:1000"]
 #: The code is the same, and build/compiled has shown that it can be compiled.
 ARGUMENTS = {"TMPFS9P_COMPILE": "0"}
 
@@ -56,16 +58,15 @@ def image() -> Stage:
     if reason is not None:
         pytest.skip(reason)
     folder = ROOT / "build/image"
-    folder.parent.mkdir(exist_ok=True)
-    with (folder.parent / "image.lock").open("w") as lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kept = folder / "kept.json"
-        if not kept.exists() or json.loads(kept.read_text())["of"] != fingerprint():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+        kept, made_of = folder / "kept.json", fingerprint()
+        if not kept.exists() or json.loads(kept.read_text())["of"] != made_of:
+            kept.unlink(missing_ok=True)
             built = build(CONTAINERFILE, ROOT, folder, ARGUMENTS)
             told = {"env": built.env, "workdir": built.workdir, "metadata": built.metadata}
-            kept.write_text(json.dumps(told | {"root": str(built.root), "of": fingerprint()}))
+            kept.write_text(json.dumps(told | {"root": str(built.root), "of": made_of}))
         told = json.loads(kept.read_text())
     return Stage(Path(told["root"]), told["env"], told["workdir"], told["metadata"])
 
@@ -79,8 +80,7 @@ def podman(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def options(image: Stage, environ: dict[str, str]) -> list[str]:
     """How podman runs an image as compose.yaml has it: nobody's root, and nothing to write."""
     env = [f"--env={key}={value}" for key, value in (image.env | environ).items()]
-    limits = ["--ulimit=nofile=1024:20000", "--ulimit=nproc=1000:1000"]
-    given = [f"--user={SERVICE['user']}", "--read-only", "--network=none", *limits]
+    given = [f"--user={SERVICE['user']}", "--read-only", "--network=none", *LIMITS]
     given += [f"--cap-drop={it}" for it in SERVICE["cap_drop"]]
     given += [f"--security-opt={it}" for it in SERVICE["security_opt"]]
     assert SERVICE["read_only"]
@@ -115,7 +115,7 @@ def healthy(image: Stage, name: str) -> None:
     assert done.returncode == 0, done.stderr + podman("logs", name).stderr
 
 
-def test_it_serves_files_that_spill_to_its_volume(image: Stage, server: str) -> None:
+def test_it_serves_as_the_compose_file_says(image: Stage, server: str) -> None:
     healthy(image, server)
     script = """
 set -e
@@ -123,11 +123,12 @@ seq 100000 > /dev/shm/a
 tmpfs9p cp /dev/shm/a :/a
 tmpfs9p cat /a | cmp - /dev/shm/a
 id -u
-test -w / && echo writable
-grep Cap.*ff /proc/1/status
+! test -w /
+grep CapEff /proc/1/status
 """
     done = inside(server, "sh", "-c", script)
-    assert (done.returncode, done.stdout) == (1, "5640\n"), done.stderr
+    nothing = f"CapEff:\t{'0' * 16}"
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["5640", nothing]), done.stderr
     assert podman("stop", server).returncode == 0
     code = podman("inspect", "--format={{.State.ExitCode}}", server).stdout
     assert code == "0\n", podman("logs", server).stderr
@@ -135,8 +136,8 @@ grep Cap.*ff /proc/1/status
 
 def test_a_server_that_does_not_answer_is_not_healthy(image: Stage) -> None:
     check = words(image, "HEALTHCHECK")
-    rootfs = ["--rootfs", str(image.root), *check[1:]]
-    done = podman("run", "--rm", *options(image, {}), *rootfs)
+    given = [*options(image, {}), f"--entrypoint={json.dumps(check)}"]
+    done = podman("run", "--rm", *given, "--rootfs", image.root)
     assert done.returncode == 1
     assert "tcp://127.0.0.1:5640" in done.stderr
 
@@ -155,6 +156,42 @@ def test_it_can_mount_and_encrypt_and_has_no_tools_to_build(image: Stage) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(image.root.glob("usr/bin/*gcc*"))
     assert not list(image.root.glob("opt/tmpfs9p/bin/pip*"))
+
+
+def test_it_mounts_as_the_sidecar_of_the_example_pod_does(image: Stage) -> None:
+    pod = yaml.safe_load((DEPLOY / "kubernetes/example-pod.yaml").read_text())
+    (sidecar,) = pod["spec"]["initContainers"]
+    assert sidecar["securityContext"] == {"privileged": True, "runAsUser": 0, "runAsGroup": 0}
+    name, place = f"tmpfs9p-test-mount-{os.getpid()}", sidecar["volumeMounts"][0]["mountPath"]
+    environ = [f"--env={key}={value}" for key, value in image.env.items()]
+    with serving("--listen", "tcp://127.0.0.1:0") as server:
+        address, _ = server.ready()
+        arguments = [address if it.startswith("tcp://") else it for it in sidecar["args"]]
+        given = [
+            f"--name={name}",
+            "--detach",
+            "--privileged",
+            "--network=host",
+            "--user=0:0",
+            *LIMITS,
+        ]
+        entry = f"--entrypoint={json.dumps(words(image, 'ENTRYPOINT'))}"
+        volumes = [f"--tmpfs={place}", *environ, entry]
+        done = podman("run", *given, *volumes, "--rootfs", image.root, *arguments)
+        assert done.returncode == 0, done.stderr
+        try:
+            check = shlex.join(sidecar["startupProbe"]["exec"]["command"])
+            fuse = f"{check} && grep -E ' {place} (fuse|9p)' /proc/mounts"
+            loop = f"for i in $(seq 100); do {fuse} && exit 0; sleep 0.1; done; exit 1"
+            mounted = inside(name, "sh", "-c", loop)
+            assert mounted.returncode == 0, podman("logs", name).stderr
+            wrote = inside(name, "sh", "-c", f"echo hello > {place}/a")
+            assert wrote.returncode == 0, wrote.stderr
+            assert run("cat", "--addr", address, "/a").stdout == "hello\n"
+            inside(name, *sidecar["lifecycle"]["preStop"]["exec"]["command"])
+            assert podman("wait", name).stdout == "0\n"
+        finally:
+            podman("rm", "--force", "--time=0", name)
 
 
 # What needs no image

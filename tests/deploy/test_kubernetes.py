@@ -183,4 +183,5 @@ def test_the_mount_is_handed_on() -> None:
     assert ours["mountPath"] == sidecar["args"][-1]
     assert sidecar["securityContext"]["privileged"]
     assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["startupProbe"]["exec"]["command"][-1] == ours["mountPath"]
+    for part in (sidecar["startupProbe"], sidecar["lifecycle"]["preStop"]):
+        assert part["exec"]["command"][-1] == ours["mountPath"]
