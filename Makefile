@@ -24,7 +24,7 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages fuse3 libfuse3-dev pkg-config $(DEPLOY_PACKAGES)
+	tests/install-packages fuse3 libfuse3-dev pkg-config prometheus tmux $(DEPLOY_PACKAGES)
 	@$(BIN)/pip install --quiet --editable '.[fuse]' || \
 	  echo "pyfuse3 can not be built (see above): FUSE mounts are not tested"
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
@@ -62,7 +62,7 @@ dist: dist/tmpfs9p.pyz
 # For hosts with this Python and this processor.
 dist/tmpfs9p.pyz: build/compiled .venv/test
 	rm -rf build/single && mkdir -p dist
-	$(BIN)/pip install --quiet --target build/single '.[encrypt,volumes]'
+	$(BIN)/pip install --quiet --target build/single '.[encrypt,metrics,volumes]'
 	rm -rf build/single/bin && cp -R build/compiled/. build/single
 	$(BIN)/shiv --site-packages build/single --entry-point server.program:main --compressed \
 	  --reproducible --output-file $@ --python "/usr/bin/env $$($(BIN)/python -c \
@@ -81,7 +81,7 @@ clean:
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[encrypt]'
+	$(BIN)/pip install --quiet --editable '.[encrypt,metrics]'
 	touch $@
 
 # What pip calls extras of this project: test, compile, bench.

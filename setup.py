@@ -42,6 +42,7 @@ COMPILED = [
     "server/guest.py",
     "server/handlers.py",
     "server/legacy.py",
+    "server/meter.py",
     "server/room.py",
     "server/session.py",
     "server/spin.py",

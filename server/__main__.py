@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 import uvloop
@@ -30,6 +30,7 @@ from . import (
     connect,
     export_command,
     session,
+    status_command,
     stdio,
     volume_plugin,
 )
@@ -37,14 +38,19 @@ from .address import CID_HOST, Listened, Passed, Stdio, Tcp, Tls, Unix, VhostUse
 from .certificates import certificates_of
 from .commands import commands
 from .config import OPTIONS, Config, ExportConfig, load
-from .control import Control
+from .control import Command, Control
 from .listener import ListenError, Server
 from .manager import Manager
+from .meter import Meter
 from .observability import configure_logging
 from .privileges import drop
 from .reload import Reload
+from .status import Status
 from .store import Store
 from .usage import ConfigError
+
+if TYPE_CHECKING:
+    from .web import Web
 
 log = structlog.get_logger()
 
@@ -106,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     config_command.add_parser(commands)
     export_command.add_parser(commands)
+    status_command.add_parsers(commands)
     connect.add_parser(commands)
     add_parsers(commands)
     mount.add_parser(commands)
@@ -163,22 +170,31 @@ async def serve(
     certificates = certificates_of(config)
     store = Store(_memory(config), config.limits.max_depth)
     control: Control | None = None
-    server = Server(store, config.msize, config.limits, config.allow, certificates)
+    meter = Meter()
+    watched = meter if config.control or config.metrics else None
+    server = Server(store, config.msize, config.limits, config.allow, certificates, watched)
+    status = Status(server, store, meter)
+    web: Web | None = None
     reload = Reload(config, read, configure_logging, store, server, manager)
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
         for export in config.exports:
             await _add(store, export)
         if config.control is not None:
-            control = _control(config.control, store, reload)
+            known = commands(store, lambda: reload.config, status)
+            control = _control(config.control, known)
         bound = [it for address in config.listen for it in _listen(server, address, manager)]
         if manager.sockets:
             unused = [name for name, _ in manager.sockets]
             log.warning("sockets were passed that no --listen takes", names=unused)
+        if config.metrics is not None:
+            web = _web(config, config.metrics, status, lambda: not stop.is_set())
         if config.user is not None:  # nobody has been let in yet: the loop has not had a turn since
-            _become(config.user, server, control)
+            _become(config.user, server, control, web)
         for address in bound:
             print(f"ready: {address}  {_how_to_use(address, config.msize)}", flush=True)
+        if web is not None:
+            log.info("metrics are served", at=str(web.address))
         if client is not None:
             server.adopt(client, stop.set)
         manager.ready(reload.status)
@@ -191,6 +207,8 @@ async def serve(
         if control is not None:
             await control.close()
         await server.stop()
+        if web is not None:
+            await web.close()
         manager.close()
 
 
@@ -224,25 +242,48 @@ async def _add(store: Store, export: ExportConfig) -> None:
         raise ConfigError(f"--export: /{export.name}: {error.strerror}") from None
 
 
-def _control(path: str, store: Store, reload: Reload) -> Control:
+def _control(path: str, commands: dict[str, Command]) -> Control:
     """The control socket.
 
     Raises:
         ConfigError: it can not be bound.
     """
     try:
-        return Control(path, commands(store, lambda: reload.config))
+        return Control(path, commands)
     except OSError as error:
         raise ConfigError(f"--control: {path}: {error.strerror}") from None
 
 
-def _become(user: pwd.struct_passwd, server: Server, control: Control | None) -> None:
+def _web(config: Config, address: Tcp | Unix, status: Status, ready: Callable[[], bool]) -> "Web":
+    """Metrics and health at an address.
+
+    Raises:
+        ConfigError: what it needs is not installed.
+        ListenError: it can not be bound, or anybody could come in there.
+    """
+    try:
+        from .metrics import Metrics  # noqa: PLC0415 it may be missing
+        from .web import Web  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise _missing("metrics", "metrics", error) from None
+    return Web(address, config.allow, Metrics(status), ready)
+
+
+def _missing(key: str, extra: str, error: ModuleNotFoundError) -> ConfigError:
+    """What an option needs that is not installed."""
+    needed = f"no module {error.name}; pip install 'tmpfs9p[{extra}]'"
+    return ConfigError(f"--{key}: {needed}")
+
+
+def _become(
+    user: pwd.struct_passwd, server: Server, control: Control | None, web: "Web | None"
+) -> None:
     """Become this user, who has the sockets from then on.
 
     Raises:
         ConfigError: it can not be.
     """
-    for sockets in (server, control):
+    for sockets in (server, control, web):
         try:
             if sockets is not None:
                 sockets.give(user.pw_uid, user.pw_gid)
@@ -280,8 +321,7 @@ def _cipher() -> Cipher:
     try:
         from .encryption import Xts  # noqa: PLC0415 it may be missing
     except ModuleNotFoundError as error:
-        needed = f"no module {error.name}; pip install 'tmpfs9p[encrypt]'"
-        raise ConfigError(f"--swap-encrypt: {needed}") from None
+        raise _missing("swap-encrypt", "encrypt", error) from None
     return Xts()
 
 

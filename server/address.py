@@ -2,6 +2,7 @@
 
 import pwd
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import parse_qsl
@@ -137,6 +138,16 @@ def listened(text: str) -> Listened | Passed | Stdio:
     except ValueError as error:
         others = "vhost-user:///PATH?tag=TAG, fd://[NAME], or stdio:"
         raise ValueError(f"{error}, or {others}") from None
+
+
+def plain(text: str) -> Tcp | Unix:
+    """``tcp://HOST:PORT`` or ``unix:///PATH``: an address for what has no TLS of its own."""
+    if text.startswith(("tcp:", "unix:")):
+        with suppress(ValueError):
+            found = address(text)
+            assert isinstance(found, Tcp | Unix)
+            return found
+    raise ValueError("tcp://HOST:PORT or unix:///PATH")
 
 
 def _vhost_user(text: str) -> VhostUser:

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tmpfs_core.frames import FRAME
-
 from .config import Config, export_name, export_of
 from .control import Command
-from .exports import Export
+from .status import Status, described
 from .store import Store
 
 
@@ -38,7 +36,12 @@ class List:
     """List the exports."""
 
 
-def commands(store: Store, config: Callable[[], Config]) -> dict[str, Command]:
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Tell what the server does and holds."""
+
+
+def commands(store: Store, config: Callable[[], Config], status: Status) -> dict[str, Command]:
     """All commands by name, for the exports of a store.
 
     Args:
@@ -46,35 +49,20 @@ def commands(store: Store, config: Callable[[], Config]) -> dict[str, Command]:
     """
 
     async def add(arguments: Add) -> Any:
-        return _described(store, await store.add(export_of(arguments.export, config(), "add")))
+        return described(store, await store.add(export_of(arguments.export, config(), "add")))
 
     async def remove(arguments: Remove) -> Any:
         await store.remove(export_name("rm", arguments.name), arguments.force)
 
     async def list_(arguments: List) -> Any:
-        return [_described(store, export) for export in store.exports]
+        return [described(store, export) for export in store.exports]
+
+    async def show(arguments: Show) -> Any:
+        return {**status.summary(), "clients": await status.clients()}
 
     return {
+        "status": Command(Show, show),
         "export add": Command(Add, add),
         "export rm": Command(Remove, remove),
         "export ls": Command(List, list_),
-    }
-
-
-def _described(store: Store, export: Export) -> dict[str, Any]:
-    mount = export.mount
-    return {
-        "name": export.name or "/",
-        "size": mount.blocks.limit * FRAME,
-        "used": mount.blocks.used * FRAME,
-        "ram": store.ram_of(export),
-        "inodes": mount.inodes.used,
-        "nr_inodes": mount.inodes.limit,
-        "clients": len(export.clients),
-        "ro": export.readonly,
-        "allow": [str(network) for network in export.allow],
-        "squash": export.squash,
-        "anonuid": export.anonuid,
-        "anongid": export.anongid,
-        "permissions": export.permissions,
     }

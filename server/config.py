@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
-from .address import Listened, Passed, Stdio, Tls, listened
+from .address import Listened, Passed, Stdio, Tcp, Tls, Unix, listened, plain
 from .limits import Limits
 from .network import Network, network
 from .usage import ConfigError
@@ -233,7 +233,14 @@ OPTIONS: dict[str, Option] = {
         separator=" ",
     ),
     "control": Option(
-        _path, None, "PATH", "unix socket for tmpfs9p export add, rm and ls (default: none)"
+        _path, None, "PATH", "unix socket for tmpfs9p export, status and top (default: none)"
+    ),
+    "metrics": Option(
+        plain,
+        None,
+        "ADDR",
+        "address of /metrics, for Prometheus, /healthz and /readyz, by HTTP: tcp://HOST:PORT or "
+        "unix:///PATH (default: none)",
     ),
     "user": Option(
         _user,
@@ -374,6 +381,7 @@ class Config:
     gid: int
     exports: tuple[ExportConfig, ...]
     control: str | None
+    metrics: Tcp | Unix | None
     user: pwd.struct_passwd | None
     msize: int
     limits: Limits

@@ -87,6 +87,11 @@ class Connection:
         watch: is told when there is something to finish.
         make_session: makes the session; called with what it calls when replies are ready.
         gone: called once when the connection has ended.
+
+    Attributes:
+        peer: who it is.
+        session: what it says.
+        received, sent: bytes so far.
     """
 
     def __init__(
@@ -108,9 +113,11 @@ class Connection:
         self._spin = spin
         self._watch = watch
         self._gone = gone
+        self.peer = peer
         self._log = structlog.get_logger(peer=peer)
         self._loop = asyncio.get_running_loop()
-        self._session = make_session(self._replied)
+        self.session = make_session(self._replied)
+        self.received = self.sent = 0
         self._inbox: memoryview | None = None  # its first _held bytes are not handled yet
         self._held = 0
         self._at_once = SCRATCH  # the most to receive into the scratch buffer
@@ -128,6 +135,10 @@ class Connection:
         self._watch.begin()
         self._log.info("client connected")
 
+    def fileno(self) -> int:
+        """The descriptor of its socket."""
+        return self._sock.fileno()
+
     def finish(self) -> None:
         """Answer what has come in, take no more, and close when the client has the replies."""
         self._finishing = True
@@ -141,7 +152,7 @@ class Connection:
         self._open = False
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
-        self._session.close()
+        self.session.close()
         room = self._buffers.room
         if self._wants and room.forget(self._granted):
             self._wants = 0
@@ -158,13 +169,13 @@ class Connection:
         if not self._open:
             return False
         limits = self._limits
-        session = self._session
+        session = self.session
         unfinished = session.cargo is not None or (session.needed > 0 and self._held > 0)
         # What is not read, or waits for room and has hardly any, is not to blame.
         if unfinished and (self._reading or (self._wants and self._held > PEEK)):
             self._frame_age += 1
         self._strange_age += not session.begun
-        self._idle_age = 0 if session.waits else self._idle_age + 1
+        self._idle_age = 0 if session.waiting else self._idle_age + 1
         if unfinished and self._frame_age * INTERVAL > limits.frame_timeout:
             self.close("took too long over a request")
         elif not session.begun and self._strange_age * INTERVAL > limits.version_timeout:
@@ -177,8 +188,8 @@ class Connection:
         self._spin.serving()
         self._idle_age = 0
         try:
-            if self._session.cargo is not None:
-                came = self._receive_cargo(self._session.cargo)
+            if self.session.cargo is not None:
+                came = self._receive_cargo(self.session.cargo)
             else:
                 came = self._receive()
         except MemoryError:
@@ -201,12 +212,12 @@ class Connection:
 
     def _end(self) -> None:
         """Finishing, and nothing more is here: unless more is due, tell the client that all is."""
-        if self._held or self._session.cargo is not None:
+        if self._held or self.session.cargo is not None:
             return  # the rest of a request is on its way
-        if self._session.provided_for:
+        if self.session.provided_for:
             self._lingers = True
         elif self._lingers:
-            self._session.close()
+            self.session.close()
             self._sock.shutdown(socket.SHUT_WR)
             self._loop.add_reader(self._sock, self._discard)
             self._reading = False
@@ -242,9 +253,10 @@ class Connection:
         if not count:
             self.close("end of input")
             return False
+        self.received += count
         self._handle(buffer, self._held + count)
-        if self._session.cargo is not None and self._reading:
-            self._receive_cargo(self._session.cargo)
+        if self.session.cargo is not None and self._reading:
+            self._receive_cargo(self.session.cargo)
         return True
 
     def _receive_cargo(self, cargo: Cargo) -> bool:
@@ -258,11 +270,12 @@ class Connection:
             if not count:
                 self.close("end of input")
                 return False
+            self.received += count
             cargo.received(count)
-        self._session.landed()
+        self.session.landed()
         self._at_once = PEEK
         self._send()
-        if self._session.congested:
+        if self.session.congested:
             self._pause()
         return True
 
@@ -279,30 +292,30 @@ class Connection:
         room = TURN_BYTES
         while room > 0 and self._unsent is None and self._open:
             try:
-                start = self._session.receive(buffer, start, stop)
+                start = self.session.receive(buffer, start, stop)
             except ProtocolError as error:
                 self._log.warning("protocol error", why=str(error))
                 self._send()
                 self.close("protocol error")
                 return
             room -= self._send()
-            if self._session.needed or self._session.yields:
+            if self.session.needed or self.session.yields:
                 break
         if not self._open:
             return
         self._keep(buffer, start, stop)
-        if self._session.cargo is not None:
+        if self.session.cargo is not None:
             self._begun()
-        if self._session.congested:
+        if self.session.congested:
             self._pause()
-        elif self._held and not self._session.needed:
+        elif self._held and not self.session.needed:
             self._pause()  # first what is here already
             self._loop.call_soon(self._resume)
 
     def _replied(self) -> None:
         """A request that had to wait was answered."""
         if self._unsent is not None:
-            behind = sum(map(len, self._session.out))
+            behind = sum(map(len, self.session.out))
             self._replies.note(self, self._unsent_size + behind)
         self._send()
         if not self._reading or self._finishing:
@@ -316,12 +329,12 @@ class Connection:
 
     def _resume(self) -> None:
         """Go on with what is held, then with what the socket has, if nothing stands against it."""
-        if not self._open or self._unsent is not None or self._wants or self._session.congested:
+        if not self._open or self._unsent is not None or self._wants or self.session.congested:
             return
         if not self._reading:
             self._reading = True
             self._loop.add_reader(self._sock, self._readable)
-        if self._inbox is not None and not self._session.needed:
+        if self._inbox is not None and not self.session.needed:
             try:
                 self._handle(self._inbox, self._held)
             except MemoryError:
@@ -339,7 +352,7 @@ class Connection:
                 self._inbox = None
                 self._buffers.room.give(len(inbox))
             return
-        needed = self._session.needed
+        needed = self.session.needed
         same = buffer is inbox and not start  # the frame that it began with before
         if not same:
             self._begun()
@@ -392,7 +405,7 @@ class Connection:
 
     def _send(self) -> int:
         """Send the session's replies; copy what the kernel does not take now.  How much it took."""
-        out = self._session.out
+        out = self.session.out
         if not out or self._unsent is not None or not self._open:
             return 0
         if len(out) > IOV_MAX:
@@ -407,6 +420,7 @@ class Connection:
         except MemoryError:
             self._starve()
             return 0
+        self.sent += sent
         size = 0
         for part in out:
             size += len(part)
@@ -432,6 +446,7 @@ class Connection:
         except OSError as error:
             self.close(os.strerror(error.errno or 0))
             return
+        self.sent += sent
         if sent < len(self._unsent):
             self._unsent = self._unsent[sent:]
             return

@@ -178,15 +178,17 @@ def _refusal(code: int, message: str) -> dict[str, Any]:
     return {"errno": code, "message": message}
 
 
-def ask(path: str, command: str, arguments: dict[str, str | bool]) -> Any:
+def ask(
+    path: str, command: str, arguments: dict[str, str | bool], patience: float = PATIENCE
+) -> Any:
     """Let the server that listens at ``path`` carry out a command; its result.
 
     Raises:
         Refused: it did not.
-        OSError: nobody listens there, or no answer came.
+        OSError: nobody listens there, or no answer came, or not within ``patience`` seconds.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(patience)
         sock.connect(path)
         request = {"command": command, "arguments": arguments}
         sock.sendall(json.dumps(request).encode() + b"\n")

@@ -1,19 +1,13 @@
-"""The command ``tmpfs9p export``: it tells a running server which exports to have.
-
-Rules of this file:
-
-* It exits 0; 1 if the server refuses; 2 if what is asked for can not be, or no server is there.
-"""
+"""The command ``tmpfs9p export``: it tells a running server which exports to have."""
 
 import argparse
 import json
-import os
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
+from .asking import add_asking
 from .config import EXPORT_OPTIONS, export_name, export_of, load
-from .control import Refused, ask
-from .usage import ConfigError
+from .control import ask
+from .human import size
 
 EXAMPLES = """\
 examples:
@@ -46,37 +40,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     listing.set_defaults(name="ls")
     listing.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
     for action, run in ((add, _add), (remove, _remove), (listing, _list)):
-        action.set_defaults(run=lambda arguments, run=run: _run(arguments, run))
-        action.add_argument(
-            "--control",
-            metavar="PATH",
-            default=os.environ.get("TMPFS9P_CONTROL"),
-            help="control socket of the server (default: TMPFS9P_CONTROL of the environment)",
-        )
-
-
-def _run(arguments: argparse.Namespace, run: Any) -> NoReturn:
-    status = 2
-    try:
-        if not arguments.control:
-            raise ConfigError("--control: not given; it takes the control socket of a server")
-        run(arguments)
-        status = 0
-    except Refused as refused:
-        status = 1
-        print(f"tmpfs9p: {arguments.name.partition(':')[0]}: {refused}", file=sys.stderr)
-    except ConfigError as error:
-        print(f"tmpfs9p: {error}", file=sys.stderr)
-    except OSError as error:
-        why = error.strerror or error
-        print(f"tmpfs9p: --control: {arguments.control}: {why}", file=sys.stderr)
-    sys.exit(status)
+        add_asking(action, run)
 
 
 def _add(arguments: argparse.Namespace) -> None:
     export_of(arguments.name, load({}, {}, None), "add")  # what can never be is told here
     made = ask(arguments.control, "export add", {"export": arguments.name})
-    print(f"{made['name']}: added, {_human(made['size'])}; mount it with aname={made['name']}")
+    print(f"{made['name']}: added, {size(made['size'])}; mount it with aname={made['name']}")
 
 
 def _remove(arguments: argparse.Namespace) -> None:
@@ -101,9 +71,9 @@ def _list(arguments: argparse.Namespace) -> None:
 def _row(export: dict[str, Any]) -> tuple[str, ...]:
     return (
         export["name"],
-        _human(export["size"]),
-        _human(export["used"]),
-        "shared" if export["ram"] is None else _human(export["ram"]),
+        size(export["size"]),
+        size(export["used"]),
+        "shared" if export["ram"] is None else size(export["ram"]),
         f"{export['inodes']}/{export['nr_inodes']}",
         str(export["clients"]),
         _options(export),
@@ -119,12 +89,3 @@ def _options(export: dict[str, Any]) -> str:
         if str(export[key]) != EXPORT_OPTIONS[key].default:
             words.append(f"{key}={export[key]}")
     return ",".join(words) or "-"
-
-
-def _human(size: int) -> str:
-    """Bytes with a unit, and one digit behind the point where that is not exact."""
-    for unit, bits in (("t", 40), ("g", 30), ("m", 20), ("k", 10)):
-        if size >= 1 << bits:
-            number = size / (1 << bits)
-            return f"{number:.0f}{unit}" if number.is_integer() else f"{number:.1f}{unit}"
-    return str(size)

@@ -146,6 +146,7 @@ class Client:
         lock_wait: seconds that a blocking lock request waits before it is told "blocked".
         limits: what it may hold.
         locks: how many byte-range locks it holds.
+        attached: the exports that it has attached to.
         state: the room that all clients share for what they keep.
     """
 
@@ -162,7 +163,7 @@ class Client:
         self.state = state
         self._fid_room = 0  # as many fids as room was taken for
         self._xattr_bytes = 0
-        self._attached: set[Export] = set()
+        self.attached: set[Export] = set()
 
     def get(self, number: int) -> Fid:
         """The fid.
@@ -201,7 +202,7 @@ class Client:
     def attach(self, number: int, export: Export, cred: Cred) -> None:
         """Enter a fid for the root of an export."""
         self.enter(number, Fid(export.mount.root.entry, cred))
-        self._attached.add(export)
+        self.attached.add(export)
         export.clients.add(self)
 
     def clunk(self, number: int) -> Fid:
@@ -247,11 +248,11 @@ class Client:
             self.clunk(number)
         self.state.give(self._fid_room * FID_BYTES)
         self._fid_room = 0
-        for export in list(self._attached):
+        for export in list(self.attached):
             self._leave(export)
 
     def _leave(self, export: Export) -> None:
-        self._attached.remove(export)
+        self.attached.remove(export)
         export.clients.remove(self)
 
     def hold_xattr(self, fid: Fid, attribute: XattrValue | XattrDraft) -> None:

@@ -59,6 +59,11 @@ class Guest:
         spin: is told when requests come in, and when they are answered.
         make_session: makes a session; called with what it calls when replies are ready.
         gone: called once when the connection has ended.
+
+    Attributes:
+        peer: who it is.
+        session: what the guest's driver says.
+        received, sent: bytes of requests and replies so far.
     """
 
     def __init__(
@@ -76,12 +81,14 @@ class Guest:
         self._spin = spin
         self._make_session = make_session
         self._gone = gone
+        self.peer = peer
+        self.received = self.sent = 0
         self._log = log.bind(peer=peer)
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(sock)
         name = tag.encode()
         self._device = Device(1 << MOUNT_TAG, len(name).to_bytes(2, "little") + name)
-        self._session = make_session(self._replied)
+        self.session = make_session(self._replied)
         self._ring: Ring | None = None  # None, too, while the device has stopped
         self._seen: Ring | None = None  # that of the device
         self._waiting: dict[int, Chain] = {}  # by tag
@@ -91,6 +98,10 @@ class Guest:
         self._open = True
         self._loop.add_reader(sock, self._readable)
         self._log.info("virtual machine connected")
+
+    def fileno(self) -> int:
+        """The descriptor of the VMM's socket."""
+        return self._sock.fileno()
 
     def finish(self) -> None:
         """Answer what has come in, then close."""
@@ -105,7 +116,7 @@ class Guest:
         self._unwatch()
         self._loop.remove_reader(self._sock)
         self._ring = None
-        self._session.close()
+        self.session.close()
         self._waiting.clear()
         self._answered.clear()
         self._seen = None
@@ -154,10 +165,10 @@ class Guest:
 
     def _begin_anew(self) -> None:
         """A driver begins: what the one before had is of nobody any more."""
-        self._session.close()
+        self.session.close()
         self._waiting.clear()
         self._answered.clear()
-        self._session = self._make_session(self._replied)
+        self.session = self._make_session(self._replied)
 
     # The guest
 
@@ -192,16 +203,16 @@ class Guest:
             except MemoryError:
                 self._log.error("out of memory")
                 self.close("out of memory")
-        if self._finishing and not self._due and not self._session.provided_for:
+        if self._finishing and not self._due and not self.session.provided_for:
             self.close("server stops")
 
     def _serve(self, ring: Ring) -> None:
         for answered, answer in self._answered:
-            ring.push(answered, answer)
+            self.sent += ring.push(answered, answer)
         self._answered.clear()
         room = TURN_BYTES
         for _ in range(BATCH):
-            if self._session.congested:
+            if self.session.congested:
                 return  # until replies are ready
             chain = ring.pop()
             if chain is None:
@@ -227,20 +238,22 @@ class Guest:
     def _handle(self, ring: Ring, chain: Chain) -> int:
         """Handle the request in a chain; how many bytes that moved."""
         size, tag = self._receive(chain.request)
-        session = self._session
+        self.received += size
+        session = self.session
         out = session.out
         if not out:
             self._waiting[tag] = chain
             return size
-        size += ring.push(chain, out)
+        sent = ring.push(chain, out)
+        self.sent += sent
         out.clear()
-        if self._waiting and not session.waits:  # it was a Tversion
+        if self._waiting and not session.waiting:  # it was a Tversion
             self._give_up()
-        return size
+        return size + sent
 
     def _receive(self, request: Span) -> tuple[int, int]:
         """Hand a request to the session; its size and its tag."""
-        session = self._session
+        session = self.session
         frame = self._scratch
         there = request.left
         have = min(there, HEAD)
@@ -271,7 +284,7 @@ class Guest:
 
     def _replied(self) -> None:
         """Requests that had to wait were answered, or will not be."""
-        out = self._session.out
+        out = self.session.out
         replies = [(self._waiting.pop(HEADER.unpack_from(reply)[2]), [reply]) for reply in out]
         out.clear()
         self._give_up()  # first, for the last reply may be that to a Tflush
@@ -279,6 +292,6 @@ class Guest:
 
     def _give_up(self) -> None:
         """Give chains back for which there will be no reply."""
-        for tag in [tag for tag in self._waiting if not self._session.awaits(tag)]:
+        for tag in [tag for tag in self._waiting if not self.session.awaits(tag)]:
             self._answered.append((self._waiting.pop(tag), []))
         self._soon()

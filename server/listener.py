@@ -6,8 +6,8 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from .fids import Client
 from .guest import Guest
 from .identity import Peer, address_of, certified, peer_of, vouched_for
 from .limits import Limits
+from .meter import Meter
 from .network import Cid, Network, is_among
 from .room import Room
 from .session import Session
@@ -67,6 +68,20 @@ class Door:
     secure: bool = False
 
 
+@dataclass(slots=True)
+class Past:
+    """Clients that have gone, and the bytes that were received from and sent to them."""
+
+    clients: int = 0
+    received: int = 0
+    sent: int = 0
+
+    def add(self, client: Connection | Guest) -> None:
+        self.clients += 1
+        self.received += client.received
+        self.sent += client.sent
+
+
 class Server:
     """Serves exports on any number of addresses.
 
@@ -76,9 +91,12 @@ class Server:
         limits: what clients may hold.
         allow: the networks whose clients may connect; those of this machine always may.
         certificates: for TLS.
+        meter: counts requests, if somebody wants to know.
 
     Attributes:
         certificates: those for the connections to come.
+        past: who was served.
+        refusals: who was not let in.
     """
 
     def __init__(
@@ -88,6 +106,7 @@ class Server:
         limits: Limits,
         allow: Collection[Network] = (),
         certificates: Certificates | None = None,
+        meter: Meter | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._store = store
@@ -96,7 +115,9 @@ class Server:
         self._networks = tuple(it for it in allow if not isinstance(it, Cid))
         self._cids = tuple(it for it in allow if isinstance(it, Cid))
         self.certificates = certificates
-        self._refusals = Refusals()
+        self._meter = meter
+        self.past = Past()
+        self.refusals = Refusals()
         self._state = Room(limits.state_bytes, loop.call_soon)
         self._requests = Room(limits.request_bytes, loop.call_soon)
         self._buffers = Buffers(self._requests)
@@ -122,12 +143,8 @@ class Server:
         Raises:
             ListenError: it can not be bound, or anybody could come in there.
         """
-        try:
+        with told_of(address):
             door = self._door(address)
-        except OSError as error:
-            raise ListenError(f"{address}: {error.strerror or error}") from None
-        except ValueError as error:  # a name that can be no host's, a path with a NUL
-            raise ListenError(f"{address}: {error}") from None
         self._open(door, address)
         if isinstance(address, Tcp):
             return replace(address, port=door.sock.getsockname()[1])
@@ -161,12 +178,8 @@ class Server:
         Raises:
             ListenError: anybody could come in.
         """
-        if not door.allow and not door.secure and _is_exposed(door.sock):
-            door.sock.close()
-            who = "cid:N" if isinstance(address, Vsock) else "CIDR"
-            raise ListenError(
-                f"{address}: others than this machine could connect; say who may: add --allow {who}"
-            )
+        if not door.allow and not door.secure:
+            require_private(door.sock, address)
         self._doors.append(door)
         self._resume_accepting(door)
 
@@ -196,13 +209,13 @@ class Server:
         for task in self._greeting:
             task.cancel()
         await asyncio.sleep(0)  # requests that will wait begin to
-        for client in self._clients():
+        for client in self.clients:
             client.finish()
         if self._per_peer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     await self._empty.wait()
-        for client in self._clients():
+        for client in self.clients:
             client.close("server stops")
         relays = list(self._relays)
         for task in relays:
@@ -218,9 +231,9 @@ class Server:
         """
         match address:
             case Tls():
-                return Door(_bound_tcp(address), self._greet, self._networks, secure=True)
+                return Door(bound_tcp(address), self._greet, self._networks, secure=True)
             case Tcp():
-                return Door(_bound_tcp(address), self._welcome, self._networks)
+                return Door(bound_tcp(address), self._welcome, self._networks)
             case Vsock():
                 sock = _bound(socket.AF_VSOCK, (address.cid, address.port))
                 return Door(sock, self._welcome, self._cids)
@@ -288,7 +301,7 @@ class Server:
         who = f"uid {peer.uid}" if peer.address is None else str(peer.address)
         refusal = self._refusal(peer, who, door)
         if refusal is not None:
-            self._refusals.log(peer.name, refusal)
+            self.refusals.log(peer.name, refusal)
             sock.close()
             return False
         sock.setblocking(False)
@@ -353,7 +366,7 @@ class Server:
                 name, uid = certificates.user_of(await stream.shake_hands())
             near, far = socket.socketpair()
         except (OSError, ValueError, MemoryError) as error:
-            self._refusals.log(peer.name, why_not(error))
+            self.refusals.log(peer.name, why_not(error))
             with suppress(OSError):
                 async with asyncio.timeout(LINGER):
                     await stream.dismiss()
@@ -372,6 +385,7 @@ class Server:
     def _served(self, task: "asyncio.Task[None]", connection: Connection) -> None:
         """A client that speaks TLS has all that it gets; it may take some time to take that."""
         self._connections.discard(connection)
+        self.past.add(connection)
         asyncio.get_running_loop().call_later(LINGER, task.cancel)
 
     def _relayed(self, who: str, sock: socket.socket, task: "asyncio.Task[None]") -> None:
@@ -396,19 +410,23 @@ class Server:
         store = self._store
         client = Client(store.exports, peer, LOCK_WAIT, self._limits, self._state)
         spawn = asyncio.get_running_loop().create_task
+        provide_now, provide = store.provide_now, store.provide
         return Session(
-            client, self._msize, spawn, store.provide_now, store.provide, ready, self._requests
+            client, self._msize, spawn, provide_now, provide, ready, self._requests, self._meter
         )
 
     def _gone(self, who: str, connection: Connection) -> None:
         self._connections.discard(connection)
+        self.past.add(connection)
         self._leave(who)
 
     def _unplugged(self, who: str, guest: Guest) -> None:
         self._guests.discard(guest)
+        self.past.add(guest)
         self._leave(who)
 
-    def _clients(self) -> list[Connection | Guest]:
+    @property
+    def clients(self) -> list[Connection | Guest]:
         """All that are served."""
         return [*self._connections, *self._guests]
 
@@ -425,10 +443,12 @@ class Refusals:
     """The log of clients that are not let in: a line for the first, and then for many at a time."""
 
     def __init__(self) -> None:
+        self.count = 0
         self._more = 0
         self._quiet_until = 0.0
 
     def log(self, peer: str, why: str) -> None:
+        self.count += 1
         now = time.monotonic()
         if now < self._quiet_until:
             self._more += 1
@@ -438,14 +458,40 @@ class Refusals:
         self._quiet_until = now + REFUSALS_PAUSE
 
 
-def _is_exposed(sock: socket.socket) -> bool:
-    """Whether a listening socket can be reached from other machines."""
-    if sock.family in {socket.AF_UNIX, socket.AF_VSOCK}:
-        return sock.family == socket.AF_VSOCK
-    return not address_of(sock.getsockname()).is_loopback
+@contextmanager
+def told_of(address: Listened) -> Iterator[None]:
+    """Why an address can not be bound is a ListenError."""
+    try:
+        yield
+    except OSError as error:
+        raise ListenError(f"{address}: {error.strerror or error}") from None
+    except ValueError as error:  # a name that can be no host's, a path with a NUL
+        raise ListenError(f"{address}: {error}") from None
 
 
-def _bound_tcp(address: Tcp) -> socket.socket:
+def require_private(sock: socket.socket, address: Listened) -> None:
+    """Close a listening socket that can be reached from other machines.
+
+    Raises:
+        ListenError: it was one.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    vsock = sock.family == socket.AF_VSOCK
+    if vsock or not address_of(sock.getsockname()).is_loopback:
+        sock.close()
+        who = "cid:N" if vsock else "CIDR"
+        raise ListenError(
+            f"{address}: others than this machine could connect; say who may: add --allow {who}"
+        )
+
+
+def bound_tcp(address: Tcp) -> socket.socket:
+    """A socket that listens at an address.
+
+    Raises:
+        OSError, UnicodeError: it can not be bound.
+    """
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     return _bound(found[0][0], found[0][4])
 

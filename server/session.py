@@ -19,6 +19,7 @@ import errno
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any, Final
 
 from tmpfs_core.cargo import Cargo
@@ -31,6 +32,7 @@ from .errors import ProtocolError, errno_of
 from .fids import Client
 from .handlers import Reply, cargo_of_write, write
 from .limits import WAITING_BYTES
+from .meter import Meter
 from .room import Room
 from .wire.constants import MSIZE_MIN, VERSION_UNKNOWN
 from .wire.messages import Rflush, Rversion, Tflush, Tversion, Twrite
@@ -53,9 +55,11 @@ TRIES: Final = 50
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A request that waits, and the tags of the Tflushes to answer after it."""
+    """A request that waits, since when, and the tags of the Tflushes to answer after it."""
 
     task: asyncio.Task[bytes]
+    kind: int
+    since: float
     flushes: list[int] = field(default_factory=list)
 
 
@@ -70,6 +74,7 @@ class Session:
         provide: waits until what an operation needs is in RAM, as far as it can be.
         ready: called when replies came into ``out`` outside of :meth:`receive`.
         room: for the requests of all clients that wait.
+        meter: counts requests, if somebody wants to know.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Session:
         provide: Callable[[NotResident], Awaitable[None]],
         ready: Callable[[], None],
         room: Room,
+        meter: Meter | None = None,
     ) -> None:
         self.out: list[Buffer] = []
         #: After a pass: the bytes that the next frame takes, if not all of it is here; else 0.
@@ -89,7 +95,9 @@ class Session:
         #: here, :meth:`landed` is to be called.
         self.cargo: Cargo | None = None
         self._landing = (0, 0, 0)  # tag, fid and offset of that frame
-        self._client = client
+        self.client = client
+        #: How many requests there were.
+        self.requests = 0
         self._handlers = NATIVE.handlers
         self._error = NATIVE.error
         self._msize = msize
@@ -101,6 +109,7 @@ class Session:
         self._provided = False  # in this pass, something was absent
         self._ready = ready
         self._room = room
+        self._meter = meter
         self._held = 0
         self._held_max = client.limits.max_request_bytes
         self._waiting: dict[int, Waiting] = {}
@@ -108,12 +117,12 @@ class Session:
     @property
     def begun(self) -> bool:
         """Whether a version was agreed on."""
-        return bool(self._client.msize)
+        return bool(self.client.msize)
 
     @property
-    def waits(self) -> bool:
-        """Whether some request waits."""
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
 
     def awaits(self, tag: int) -> bool:
         """Whether the request of this tag waits."""
@@ -132,7 +141,9 @@ class Session:
         """Whether requests wait for RAM or swap; they will be answered soon."""
         return self._held > 0
 
-    def receive(self, buffer: memoryview, start: int, stop: int) -> int:
+    def receive(  # noqa: PLR0912 all that a request passes through, without calls in between
+        self, buffer: memoryview, start: int, stop: int
+    ) -> int:
         """Handle the whole frames of ``buffer[start:stop]``, one pass of them; where it stopped.
 
         Raises:
@@ -142,7 +153,8 @@ class Session:
         self.yields = False
         self._provided = False
         out = self.out
-        client = self._client
+        client = self.client
+        meter = self._meter
         room = PASS_BYTES
         for _ in range(BATCH):
             if room < 0 or self._provided or self.congested:
@@ -160,24 +172,28 @@ class Session:
                 if kind == Twrite.TYPE and self._expect_cargo(tag, buffer, start, stop, size):
                     return stop
                 break
+            self.requests += 1
+            begun = 0.0 if meter is None else meter.begin(kind)
             try:
                 reply = self._answer(kind, tag, buffer, start + HEADER_SIZE, end)
             except Malformed as malformed:
                 raise ProtocolError(str(malformed)) from None
             except Exception as error:
-                reply = self._error(tag, errno_of(error))
+                reply = self._refuse(kind, tag, errno_of(error))
+            if begun:
+                self._timed(kind, begun, reply)
             start = end
             if isinstance(reply, bytes):
                 length = len(reply)
                 if length > (client.msize or MSIZE_MIN):
-                    reply = self._error(tag, errno.EMSGSIZE)
+                    reply = self._refuse(kind, tag, errno.EMSGSIZE)
                 out.append(reply)
                 room -= length
             elif isinstance(reply, list):
                 out += reply
                 return start
             elif reply is not None:
-                self._wait(tag, reply)
+                self._wait(kind, tag, reply)
         self.yields = not self.needed
         return start
 
@@ -188,7 +204,10 @@ class Session:
         self.cargo = None
         self.needed = 0
         tag, fid, offset = self._landing
-        request = partial(write, self._client, tag, fid, offset, cargo)
+        kind = Twrite.TYPE
+        self.requests += 1
+        begun = 0.0 if self._meter is None else self._meter.begin(kind)
+        request = partial(write, self.client, tag, fid, offset, cargo)
         try:
             if tag in self._waiting:
                 refuse(errno.EINVAL)
@@ -197,9 +216,11 @@ class Session:
             except NotResident as absent:
                 reply = self._provide_for(absent, request, lambda: request, len(cargo), 0)
         except Exception as error:
-            reply = self._error(tag, errno_of(error))
+            reply = self._refuse(kind, tag, errno_of(error))
+        if begun:
+            self._timed(kind, begun, reply)
         if isinstance(reply, Coroutine):
-            self._wait(tag, reply, cargo.close)
+            self._wait(kind, tag, reply, cargo.close)
         else:
             assert isinstance(reply, bytes)
             self.out.append(reply)
@@ -213,7 +234,7 @@ class Session:
         for waiting in set(self._waiting.values()):
             waiting.task.cancel()
         self._waiting.clear()
-        self._client.reset()
+        self.client.reset()
 
     def _expect_cargo(self, tag: int, buffer: memoryview, start: int, stop: int, size: int) -> bool:
         """Receive the data of the Twrite that begins at ``start`` as cargo, if that is worth it."""
@@ -223,7 +244,7 @@ class Session:
         fid, offset, count = Twrite.HEAD.unpack_from(buffer, start + HEADER_SIZE)
         if data + count != start + size:
             return False  # it is malformed, as will be found when all of it is here
-        cargo = cargo_of_write(self._client, fid, offset, count)
+        cargo = cargo_of_write(self.client, fid, offset, count)
         if cargo is None:
             return False
         cargo.fill(buffer[data:stop])
@@ -236,7 +257,7 @@ class Session:
         known = self._handlers.get(kind)
         if known is None and kind == Tversion.TYPE:
             return self._version(tag, *Tversion.unpack(buffer, at, end))
-        client = self._client
+        client = self.client
         if not client.msize:
             refuse(errno.EPROTO)
         if tag in self._waiting:
@@ -313,7 +334,7 @@ class Session:
         known = dialect_of(version)
         dialect = known or NATIVE
         self.close()
-        self._client.msize = 0
+        self.client.msize = 0
         self._handlers = dialect.handlers
         self._error = dialect.error
         if msize < MSIZE_MIN:
@@ -321,7 +342,7 @@ class Session:
         msize = min(msize, self._msize)
         if known is None:
             return Rversion.pack(tag, msize, VERSION_UNKNOWN)
-        self._client.msize = msize
+        self.client.msize = msize
         return Rversion.pack(tag, msize, known.version)
 
     def _flush(self, tag: int, oldtag: int) -> Reply | None:
@@ -334,17 +355,32 @@ class Session:
         waiting.task.cancel()
         return None
 
+    def _refuse(self, kind: int, tag: int, code: int) -> bytes:
+        """The frame that refuses a request."""
+        if self._meter is not None:
+            self._meter.refused(kind, code)
+        return self._error(tag, code)
+
+    def _timed(self, kind: int, begun: float, reply: Reply | None) -> None:
+        """A request whose time is taken was handled; if it waits, its time goes on."""
+        if self._meter is not None and not (reply is None or isinstance(reply, Coroutine)):
+            self._meter.answered(kind, begun)
+
     def _wait(
-        self, tag: int, work: Coroutine[Any, Any, bytes], over: Callable[[], None] = lambda: None
+        self,
+        kind: int,
+        tag: int,
+        work: Coroutine[Any, Any, bytes],
+        over: Callable[[], None] = lambda: None,
     ) -> None:
         """Let the request go on as a task, unless too many do; ``over`` is called at its end."""
-        if len(self._waiting) >= self._client.limits.max_requests:
+        if len(self._waiting) >= self.client.limits.max_requests:
             work.close()
             over()
-            self.out.append(self._error(tag, errno.EAGAIN))
+            self.out.append(self._refuse(kind, tag, errno.EAGAIN))
             return
         task = self._spawn(work)
-        self._waiting[tag] = Waiting(task)
+        self._waiting[tag] = Waiting(task, kind, perf_counter())
         task.add_done_callback(lambda _: over())
         task.add_done_callback(partial(self._finished, tag))
 
@@ -357,9 +393,11 @@ class Session:
         if not task.cancelled():
             error = task.exception()
             if isinstance(error, Exception):
-                self.out.append(self._error(tag, errno_of(error)))
+                self.out.append(self._refuse(waiting.kind, tag, errno_of(error)))
             else:
                 self.out.append(task.result())
+            if self._meter is not None:
+                self._meter.waited(waiting.kind, waiting.since)
         for flush in waiting.flushes:
             del self._waiting[flush]
             self.out.append(Rflush.pack(flush))

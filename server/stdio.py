@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
+from .usage import ConfigError
+
 #: Bytes carried at once: a message, as long as the kernel's client has them.
 CHUNK = 1 << 20
 #: Seconds that whoever reads standard output has to take what is left for him.
@@ -44,9 +46,16 @@ def complain(line: str, silent: bool) -> None:
 def connection() -> Iterator[socket.socket]:
     """Standard input and output as a socket.  What others write there goes to standard error, or
     nowhere where that was the connection too.
+
+    Raises:
+        ConfigError: they are closed.
     """
     bridge: Thread | None = None
-    if _is_socket(0) and os.path.sameopenfile(0, 1):
+    try:
+        is_one_socket = os.path.sameopenfile(0, 1) and _is_socket(0)
+    except OSError as error:
+        raise ConfigError(f"--listen: stdio: {error.strerror}") from None
+    if is_one_socket:
         sock = _prompt(0) or socket.socket(fileno=os.dup(0))
     else:
         sock, far = socket.socketpair()

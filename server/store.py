@@ -26,6 +26,8 @@ from .pager import Pager
 
 log = structlog.get_logger()
 
+#: What the memory is called that exports share; no other is, as those have a slash in front.
+SHARED = "shared"
 #: Files of an export that was removed that are freed in one turn.
 FREED = 100
 
@@ -59,6 +61,16 @@ class Store:
         """The RAM that an export has for itself, in bytes; None if it shares that of the server."""
         memory = export.mount.memory
         return None if memory is self._shared else memory.ram.limit * FRAME
+
+    def memory_name(self, export: Export) -> str:
+        """What the memory is called that an export lives in."""
+        return SHARED if export.mount.memory is self._shared else f"/{export.name}"
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        """All memories by name."""
+        own = {self.memory_name(export): export.mount.memory for export in self.exports}
+        return {SHARED: self._shared, **own}
 
     async def add(self, config: ExportConfig) -> Export:
         """Make an export.

@@ -33,6 +33,20 @@ class Budget:
         self.used -= count
 
 
+class Blocks(Budget):
+    """Frames of a file system: its data, wherever it is, and what else is charged as such.
+
+    Attributes:
+        swapped: how many of those used are not in RAM.
+    """
+
+    __slots__ = ("swapped",)
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.swapped = 0
+
+
 @dataclass(slots=True)
 class Counters:
     """What has happened since the start, in blocks where nothing else is said."""

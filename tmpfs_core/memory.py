@@ -21,7 +21,6 @@ from .swap import Copy, Swap
 
 if TYPE_CHECKING:
     from .vmobject import Uobj
-    from .vnode import Vnode
 
 
 def reserve_for(frames: int) -> int:
@@ -52,8 +51,8 @@ class Memory:
         self.replacement: Replacement[Page] = Replacement()
         #: Frames whose bytes are in swap, or zeros that need no place there.
         self.swapped = 0
-        #: The vnodes that are active.
-        self.active: set[Vnode] = set()
+        #: Frames of pages in use, which can not be paged out.
+        self.in_use = 0
         self.counters = Counters()
         #: Called when RAM runs low.
         self.on_pressure: Callable[[], None] = lambda: None
@@ -98,14 +97,14 @@ class Memory:
     def statistics(self) -> dict[str, int]:
         """What is where, in bytes, and all counters since the start (see :class:`.Counters`).
 
-        ``swap_used`` is that of the swap, by all who share it.
+        ``swap_size`` and ``swap_used`` are those of the swap, for all who share it.
         """
-        in_use = sum(page.mask.bit_count() for vp in self.active for page in vp.pages.values())
         return {
             "ram": self.ram.limit * FRAME,
             "resident": self.ram.used * FRAME,
-            "in_use": in_use * FRAME,
+            "in_use": self.in_use * FRAME,
             "swapped": self.swapped * FRAME,
+            "swap_size": (self.swap.size if self.swap else 0) * FRAME,
             "swap_used": (self.swap.used if self.swap else 0) * FRAME,
             **asdict(self.counters),
         }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .access import ROOT
-from .accounting import Budget
+from .accounting import Blocks, Budget
 from .directory import NAME_MAX
 from .frames import FRAME
 from .memory import Memory
@@ -60,7 +60,7 @@ class Mount:
         max_depth: int = 2048,
     ) -> None:
         self.memory = memory or Memory(size // FRAME)
-        self.blocks = Budget(size // FRAME)
+        self.blocks = Blocks(size // FRAME)
         self.inodes = Budget(nr_inodes)
         self.max_depth = max_depth
         self._first_gen = int.from_bytes(os.urandom(4), "little")
@@ -133,12 +133,13 @@ class Mount:
                     if child.node.ino not in nodes:
                         nodes[child.node.ino] = child.node
                         todo.append(child.node)
-        blocks = 0
+        blocks = swapped = 0
         for node in nodes.values():
             blocks += node.xattr_frames
             if isinstance(node, FileNode):
                 check(node.uobj, node.vnode)
                 blocks += node.uobj.charged
+                swapped += sum(it.mask.bit_count() for it in node.uobj.swapped.values())
             elif not node.is_dir:
                 blocks += node.blocks >> 3
             if not node.is_dir:
@@ -147,5 +148,6 @@ class Mount:
         assert self.listed_bytes == sum(map(len, listings))
         assert all(node.refs and not node.nlink for node in self.orphans.values())
         assert blocks == self.blocks.used, f"{blocks} frames held, {self.blocks.used} charged"
+        assert swapped == self.blocks.swapped, f"{swapped} frames are in swap"
         further_links = sum(count - 1 for count in links.values())
         assert len(nodes) + further_links == self.inodes.used

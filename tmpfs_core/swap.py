@@ -211,6 +211,11 @@ class Swap:
             file.close()
 
     @property
+    def size(self) -> int:
+        """Slots that there may be."""
+        return sum(file.limit for file in self.files)
+
+    @property
     def free(self) -> int:
         """Slots that can be taken now."""
         return sum(file.free for file in self.files)

@@ -11,7 +11,7 @@ Rules of this file:
   mount's budget from the first write to it until it is freed.
 """
 
-from .accounting import Budget
+from .accounting import Blocks
 from .frames import Page
 from .memory import Memory
 from .swap import Copy
@@ -71,32 +71,32 @@ class Uobj(VMObject):
         charged: frames of the file, in whichever state.
     """
 
-    __slots__ = ("_budget", "charged", "memory", "swapped")
+    __slots__ = ("_blocks", "charged", "memory", "swapped")
 
-    def __init__(self, ino: int, memory: Memory, budget: Budget) -> None:
+    def __init__(self, ino: int, memory: Memory, blocks: Blocks) -> None:
         super().__init__(ino)
         self.memory = memory
-        self._budget = budget
+        self._blocks = blocks
         self.swapped: dict[int, Swapped] = {}
         self.charged = 0
 
     @property
     def chargeable(self) -> int:
         """How many more frames the mount allows."""
-        return self._budget.free
+        return self._blocks.free
 
     def charge(self, frames: int) -> None:
         """Account for frames that are about to be written for the first time, and for their RAM.
 
         The caller has made sure that there are as many.
         """
-        self._budget.take(frames)
+        self._blocks.take(frames)
         self.memory.ram.take(frames)
         self.charged += frames
 
     def uncharge(self, frames: int) -> None:
         """Frames of the file are no more."""
-        self._budget.give(frames)
+        self._blocks.give(frames)
         self.charged -= frames
 
     def empty(self, pindex: int) -> None:
@@ -119,14 +119,14 @@ class Uobj(VMObject):
         del self.pages[page.pindex]
         self.swapped[page.pindex] = Swapped(page.mask, page.copy)
         frames = self.memory.arena.retire(page)
-        self.memory.swapped += frames
+        self._swapped(frames)
         self.memory.gained(frames)
         return frames
 
     def admit(self, page: Page, copy: Copy) -> None:
         """The page was read from swap, which keeps its copy."""
         del self.swapped[page.pindex]
-        self.memory.swapped -= page.mask.bit_count()
+        self._swapped(-page.mask.bit_count())
         self.pages[page.pindex] = page
         page.copy = copy
         self.memory.replacement.insert(page)
@@ -148,4 +148,9 @@ class Uobj(VMObject):
     def _uncharge_swapped(self, mask: int) -> None:
         """Frames of the file that were in swap are no more."""
         self.uncharge(mask.bit_count())
-        self.memory.swapped -= mask.bit_count()
+        self._swapped(-mask.bit_count())
+
+    def _swapped(self, more: int) -> None:
+        """So many more frames are in swap."""
+        self.memory.swapped += more
+        self._blocks.swapped += more

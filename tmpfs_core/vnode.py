@@ -83,7 +83,6 @@ class Vnode(VMObject):
         self.replacement = uobj.memory.replacement
         self.bufs: dict[int, Buf] = {}
         self.usecount = 0
-        uobj.memory.active.add(self)
         self._first, self._stop = -1, 0  # the blocks of the last read that was not just of a Buf
         self._ahead = 0  # how many to read ahead of the next
 
@@ -98,7 +97,6 @@ class Vnode(VMObject):
         """The last one has closed it: all its pages go home."""
         for block in list(self.bufs):
             relbuf(self, block)
-        self.uobj.memory.active.discard(self)
 
     def read_ahead(self, offset: int, stop: int) -> None:
         """From byte ``offset`` to block ``stop`` is read: have what a sequential reader wants next
@@ -133,7 +131,9 @@ def bread(vp: Vnode, block: int) -> Buf | None:
                 refuse(errno.EIO)
             return None
         move(page, vp)
-        counters = vp.uobj.memory.counters
+        memory = vp.uobj.memory
+        memory.in_use += page.mask.bit_count()
+        counters = memory.counters
         counters.moved_in += 1
         page.awaited = False
         if page.ahead:
@@ -169,7 +169,9 @@ def relbuf(vp: Vnode, block: int) -> None:
 def strategy(vp: Vnode, buf: Buf) -> None:
     """Move the page of a buffer that was released for good home."""
     move(buf.page, vp.uobj)
-    vp.uobj.memory.counters.moved_home += 1
+    memory = vp.uobj.memory
+    memory.in_use -= buf.page.mask.bit_count()
+    memory.counters.moved_home += 1
 
 
 def read(vp: Vnode, offset: int, count: int) -> list[memoryview]:
@@ -259,6 +261,7 @@ def write(vp: Vnode, offset: int, data: memoryview | Cargo, most: int) -> int:
             if buf is None:
                 buf = getblk(vp, block)
             buf.page.mask |= new
+            memory.in_use += new.bit_count()
         assert buf is not None
         if isinstance(data, Cargo):
             data.unload(buf.page, done, start, stop)
@@ -340,8 +343,9 @@ def truncate(uobj: Uobj, vp: Vnode | None, size: int) -> None:
         for pindex, page in list(owner.pages.items()):
             if pindex > last or (pindex == last and not (tail and page.mask)):
                 doomed.append(owner.pages.pop(pindex))
-                if vp is not None:
-                    vp.bufs.pop(pindex, None)
+                if isinstance(owner, Vnode):
+                    del owner.bufs[pindex]
+                    memory.in_use -= page.mask.bit_count()
     uobj.uncharge(memory.release(doomed))
     for pindex in [pindex for pindex in uobj.swapped if pindex >= last + bool(tail)]:
         uobj.empty(pindex)
@@ -358,6 +362,8 @@ def _cut(uobj: Uobj, page: Page, tail: int) -> None:
         stop = (frame + 1) << FRAME_SHIFT
         page.mem[tail:stop] = ZEROS[: stop - tail]
     freed = memory.arena.drop_frames(page, -(-tail >> FRAME_SHIFT))
+    if page.owner is not uobj:
+        memory.in_use -= freed
     memory.gained(freed)
     uobj.uncharge(freed)
 

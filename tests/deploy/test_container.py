@@ -45,7 +45,12 @@ def why_not() -> str | None:
 
 def fingerprint() -> str:
     """Of all that the image is made of."""
-    files = [CONTAINERFILE, ROOT / "pyproject.toml", ROOT / "setup.py", Path(__file__)]
+    files = [
+        CONTAINERFILE,
+        ROOT / "pyproject.toml",
+        ROOT / "setup.py",
+        Path(__file__).with_name("image.py"),
+    ]
     for package in ("client", "server", "tmpfs_core"):
         files += sorted((ROOT / package).rglob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files))

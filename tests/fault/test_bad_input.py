@@ -77,10 +77,12 @@ async def world() -> AsyncIterator[World]:
         logs.clear()
         world = World(address, bystander, logs)
         yield world
-        assert await bystander.used() == (0, 1), "a connection left something behind"
-        for peer in (bystander, *world.peers):
-            await peer.close()
-        await server.stop()
+        try:
+            assert await bystander.used() == (0, 1), "a connection left something behind"
+        finally:  # a server that goes on would keep its loop from ending
+            for peer in (bystander, *world.peers):
+                await peer.close()
+            await server.stop()
     assert not failures
     assert not mount.orphans
     mount.check()

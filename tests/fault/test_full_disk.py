@@ -85,11 +85,13 @@ async def spilling(top: Path) -> AsyncIterator[tuple[Mount, Tcp]]:
     memory = Memory(8 * MIB // FRAME, swap)
     mount = Mount(256 * MIB, 100, memory=memory)
     server = Server(store_of(mount), 1 << 20, Limits())
-    yield mount, server.listen(Tcp("127.0.0.1", 0))
-    assert (mount.blocks.used, memory.ram.used, swap.used) == (0, 0, 0)
-    mount.check()
-    await server.stop()
-    swap.close()
+    try:
+        yield mount, server.listen(Tcp("127.0.0.1", 0))
+        assert (mount.blocks.used, memory.ram.used, swap.used) == (0, 0, 0)
+        mount.check()
+    finally:  # a server that goes on would keep its loop from ending
+        await server.stop()
+        swap.close()
 
 
 async def holds(peer: SocketPeer, fid: int, chunks: list[bytes]) -> bool:

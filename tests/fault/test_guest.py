@@ -34,7 +34,7 @@ from tests.server.peer import GUARD, ROOT, store_of
 from tests.server.spilling import until
 from tests.server.vhost import frontend as f
 from tests.server.vhost.frontend import AVAILABLE, BUFFERS, GUEST, INDIRECT, NEXT, SIZE, WRITE
-from tests.server.vhost.guestmemory import mapped
+from tests.server.vhost.guestmemory import mapped, memory_file
 from tmpfs_core.mount import Mount
 
 from .test_bad_input import Bystander, Possessions
@@ -573,6 +573,43 @@ async def test_descriptors_that_are_no_eventfds(world: World) -> None:
             sock.close()
         for end in ends:
             os.close(end) if isinstance(end, int) else end.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: os.eventfd(0), "not a file"),
+        (lambda: os.open("/dev/zero", os.O_RDWR), "not a file"),
+        (lambda: os.open("/", os.O_RDONLY), "not a file"),
+        (lambda: memory_file(f.MEMORY - 1), "bytes at 0"),
+        (lambda: memory_file(0), "bytes at 0"),
+    ],
+    ids=["eventfd", "device", "directory", "too small", "empty"],
+)
+@pytest.mark.parametrize("request_", [f.SET_MEM_TABLE, f.ADD_MEM_REG])
+async def test_memory_that_is_none(
+    world: World, make: Callable[[], int], why: str, request_: int
+) -> None:
+    machine = await world.begin()
+    held = await Possessions.of(machine, world.bystander)
+    fd = make()
+    head = struct.pack("=II", request_ == f.SET_MEM_TABLE, 0)
+    machine.frontend.send(request_, head + machine.frontend.region(guest=1 << 40), [fd])
+    os.close(fd)
+    assert await world.is_dropped(machine.frontend.sock)
+    assert world.warnings() == ["vhost-user protocol error"]
+    assert why in world.logs[-2]["why"]
+    assert await held.are_freed()
+
+
+@pytest.mark.parametrize("part", ["descriptors", "used", "available"])
+async def test_a_queue_that_is_not_in_memory(world: World, part: str) -> None:
+    machine = await world.begin()
+    held = await Possessions.of(machine, world.bystander)
+    machine.frontend.send(f.SET_VRING_ADDR, machine.frontend.addresses(**{part: f.MEMORY}))
+    assert await world.is_dropped(machine.frontend.sock)
+    assert world.warnings() == ["vhost-user protocol error"]
+    assert await held.are_freed()
 
 
 async def test_a_vmm_that_never_reads(world: World) -> None:

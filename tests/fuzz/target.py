@@ -31,6 +31,7 @@ from server.exports import Export
 from server.fids import Client
 from server.identity import Peer
 from server.limits import Limits
+from server.meter import Meter
 from server.room import Room
 from server.session import Session
 from server.store import Store
@@ -134,6 +135,7 @@ class Wire:
             world.store.provide,
             self._replied,
             world.requests,
+            world.meter,
         )
         self.pending: dict[int, Request] = {}
         self._world = world
@@ -307,6 +309,7 @@ class World:
         self._as_it_was = look(self._fixed.root)
         self.state = Room(STATE, loop.call_soon)
         self.requests = Room(REQUESTS, loop.call_soon)
+        self.meter = Meter()
         self._cached = False
         self._filled = 0
         self._failures: list[dict[str, Any]] = []
@@ -393,7 +396,7 @@ class World:
         peer = Peer(f"machine {number}", 0, trusted=True, address=None)
         client = Client(self.store.exports, peer, LOCK_WAIT[0], LIMITS[number], self.state)
         task, now, wait = self.loop.create_task, self.provide_now, self.store.provide
-        return Session(client, MSIZE, task, now, wait, ready, self.requests)
+        return Session(client, MSIZE, task, now, wait, ready, self.requests, self.meter)
 
     def _come_or_go(self) -> None:
         """Make or remove the export "more", unless it is being removed."""
@@ -445,7 +448,9 @@ class World:
         if self._removal is not None:
             self._removal.result()
         self._check_failures()
-        assert not self.memory.active
+        assert not self.memory.in_use
+        for tally in self.meter.tallies:
+            assert sum(tally.refused.values()) <= tally.count, "refused more than once"
         if self._machines:
             assert mapped() <= self._mapped, "memory of a machine is left"
             assert descriptors() <= self._descriptors, "a descriptor is left"

@@ -104,7 +104,7 @@ class Confined:
             return error.errno
 
     def _fid(self, number: int) -> Any:
-        return self._peer.session._client.fids[number]
+        return self._peer.session.client.fids[number]
 
     def _seen(self, node: Node, path: str) -> Iterator[tuple[str, Any]]:
         xattrs = {name: (node.xattrs or {}).get(name.encode()) for name in XATTRS}

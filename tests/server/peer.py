@@ -22,6 +22,7 @@ from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer as Identity
 from server.limits import Limits
+from server.meter import Meter
 from server.room import Room
 from server.session import Session
 from server.store import Store
@@ -152,6 +153,7 @@ class Peer:
     """A client whose requests go straight into a session of its own.
 
     Attributes:
+        meter: counts its requests.
         arrived: the replies not taken yet, with their tags, in the order in which they came.
         unread: after a protocol error, nothing; else the bytes of an unfinished frame.
     """
@@ -164,6 +166,7 @@ class Peer:
         lock_wait: float,
         limits: Limits,
     ) -> None:
+        self.meter = Meter()
         self.session = Session(
             client_of(mount, lock_wait, limits),
             msize,
@@ -172,6 +175,7 @@ class Peer:
             all_is_there,
             self._collect,
             room_of(),
+            self.meter,
         )
         self.arrived: list[tuple[int, Message]] = []
         self.unread = b""

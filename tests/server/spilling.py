@@ -107,13 +107,15 @@ async def spilling(
     spill = Spill(ram, swap, size)
     with capture_logs() as logs:
         world = Spilling(spill, store_of(spill.mount), str(tmp_path / "t9.sock"), logs)
-        yield world
-        for peer in world.peers:
-            await peer.close()
-        await world.server.stop()
+        try:
+            yield world
+        finally:  # a server that goes on would keep its loop from ending
+            for peer in world.peers:
+                await peer.close()
+            await world.server.stop()
     assert not failures
     assert not spill.mount.orphans
-    assert not spill.memory.active
+    assert not spill.memory.in_use
     spill.swap.close()
 
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from server.commands import Add, List, Remove, commands
+from server.commands import Add, List, Remove, Show, commands
 from server.config import load
 from server.control import Command
+from server.limits import Limits
+from server.listener import Server
+from server.meter import Meter
+from server.status import Status
 from server.store import Store
 from server.usage import ConfigError
 from tmpfs_core.memory import Memory
@@ -23,9 +27,11 @@ MIB = 1 << 20
 async def table() -> AsyncIterator[dict[str, Command]]:
     """The commands of a server with 4 MiB of RAM, whose exports have 1 MiB."""
     store = Store(Memory(1024), 100)
+    meter = Meter()
+    server = Server(store, 8192, Limits(), meter=meter)
     config = load({"size": ["1m"], "mode": ["700"], "nr-inodes": ["9"]}, {}, None)
-    yield commands(store, lambda: config)
-    await store.close()
+    yield commands(store, lambda: config, Status(server, store, meter))
+    await server.stop()
 
 
 async def run(table: dict[str, Command], name: str, arguments: object) -> Any:
@@ -39,8 +45,10 @@ async def test_an_export_is_added_listed_and_removed(table: dict[str, Command]) 
     made = await run(table, "export add", Add(text))
     assert made == {
         "name": "x",
+        "memory": "/x",
         "size": MIB,
         "used": 0,
+        "swapped": 0,
         "ram": MIB,
         "inodes": 1,
         "nr_inodes": 9,
@@ -70,3 +78,10 @@ async def test_what_can_not_be_is_refused(table: dict[str, Command]) -> None:
         await run(table, "export add", Add("y:size=z"))
     with pytest.raises(ConfigError, match=r"rm: '\.\.' is not allowed"):
         await run(table, "export rm", Remove("..", force=False))
+
+
+async def test_a_status_tells_of_the_server_and_of_its_clients(table: dict[str, Command]) -> None:
+    await run(table, "export add", Add("x"))
+    status = await run(table, "status", Show())
+    assert [export["name"] for export in status["exports"]] == ["x"]
+    assert (status["connections"], status["clients"]) == (0, [])

@@ -626,7 +626,7 @@ async def test_who_was_answered_while_finishing_is_closed_when_he_closes(link: L
     lock = await peer.create(b"lock")
     peer.send(tlock(lock, c.LOCK_TYPE_WRLCK), 1)
     peer.send(tlock(lock, c.LOCK_TYPE_WRLCK, proc=2, flags=c.LOCK_FLAGS_BLOCK), 2)
-    while not link.connections[0]._session._waiting:
+    while not link.connections[0].session._waiting:
         await pump()
     peer.feed(b"".join(STATFS.frame(tag) for tag in range(10, 20)))
     await peer.writer.drain()

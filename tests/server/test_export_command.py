@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from server.export_command import _human
 from server.wire import constants as c
 from server.wire import messages as m
 
@@ -110,11 +109,3 @@ def test_help_has_examples(arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 0
     assert "tmpfs9p export add scratch:size=2g,mode=700 --control /run/t9.control" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0"), (4095, "4.0k"), (4096, "4k"), (1536, "1.5k"), (1 << 30, "1g"), (3 << 39, "1.5t")],
-)
-def test_sizes_are_told_with_a_unit(size: int, text: str) -> None:
-    assert _human(size) == text

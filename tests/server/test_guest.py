@@ -59,8 +59,10 @@ async def host_of(mount: Mount, directory: Path) -> AsyncIterator[Host]:
     failures: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     host = Host(Server(store_of(mount), 1 << 20, Limits()), directory)
-    yield host
-    await host.close()
+    try:
+        yield host
+    finally:
+        await host.close()
     assert not failures
     assert not mount.orphans
 

@@ -33,7 +33,7 @@ def become(peer: Peer) -> Callable[[Cred], None]:
 
     def become(cred: Cred) -> None:
         for fid in (DIRECTORY, FILE):
-            peer.session._client.fids[fid].cred = cred
+            peer.session.client.fids[fid].cred = cred
 
     return become
 

@@ -457,3 +457,71 @@ def test_a_user_that_is_none_exits_2() -> None:
     assert done.stderr == (
         f"tmpfs9p: --user: 'nobody that there is' is not allowed; it takes {allowed}\n"
     )
+
+
+# Metrics
+
+
+def http(path: Path, what: str) -> bytes:
+    """The answer to a request at a unix socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(GUARD)
+        sock.connect(str(path))
+        sock.sendall(f"GET {what} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        with sock.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_metrics_are_served_beside_clients(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    options = ["--listen", "tcp://127.0.0.1:0", "--metrics", f"unix://{path}"]
+    with serving(*options) as server, server.connect() as sock:
+        ask(sock, m.Tversion(8192, c.VERSION))
+        assert b'tmpfs9p_requests_total{type="Tversion"} 1.0' in http(path, "/metrics")
+        assert http(path, "/readyz").startswith(b"HTTP/1.1 200")
+        status, events = server.stop()
+    assert status == 0
+    assert events[0] == "metrics are served"
+    assert not path.exists()
+
+
+def test_a_server_that_stops_is_not_ready_but_well(tmp_path: Path) -> None:
+    path = tmp_path / "metrics"
+    options = ["--listen", "tcp://127.0.0.1:0", "--metrics", f"unix://{path}"]
+    with serving(*options) as server, server.connect() as sock:
+        sock.sendall(m.Tversion(8192, c.VERSION).frame(c.NOTAG)[:9])  # which is waited for
+        while b"\ntmpfs9p_connections 1.0\n" not in http(path, "/metrics"):
+            pass
+        server.tell(signal.SIGTERM)
+        while http(path, "/readyz").startswith(b"HTTP/1.1 200"):
+            pass
+        assert http(path, "/readyz").startswith(b"HTTP/1.1 503")
+        assert http(path, "/healthz").startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("module", ["aiohttp", "prometheus_client"])
+def test_metrics_take_their_libraries(module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})")
+    search = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run("serve", "--size", "1m", "--metrics", "tcp://127.0.0.1:0", PYTHONPATH=search)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"tmpfs9p: --metrics: no module {module}; pip install 'tmpfs9p[metrics]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("tls://127.0.0.1:1", "'tls://127.0.0.1:1' is not allowed; it takes tcp://HOST:PORT or"),
+        ("127.0.0.1:1", "it takes tcp://HOST:PORT or unix:///PATH"),
+        ("tcp://0.0.0.0:0", "others than this machine could connect; say who may: add --allow"),
+        ("unix:///missing/socket", "No such file or directory"),
+    ],
+)
+def test_metrics_where_they_can_not_be_exit_2(address: str, why: str) -> None:
+    listen = ["--listen", "tcp://127.0.0.1:0"]
+    done = run("serve", "--size", "1m", "--metrics", address, *listen)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr

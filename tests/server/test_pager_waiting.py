@@ -122,6 +122,7 @@ async def test_a_connection_that_dies_while_its_requests_wait_leaves_nothing(
 ) -> None:
     peer, other = await world.begin(), await world.begin()
     fid = await swapped(world, peer)
+    node = world.file(b"file")
     for tag, block in ((1, 1), (2, 2), (3, 1)):
         peer.send(m.Tread(fid, block * BLOCK + 5, 100), tag)
     peer.send(m.Twrite(fid, 3 * BLOCK + 1, b"new"), 4)
@@ -129,7 +130,7 @@ async def test_a_connection_that_dies_while_its_requests_wait_leaves_nothing(
     if unlinked:
         await other.call(m.Tunlinkat(ROOT, b"file", 0))
     peer.abort()
-    await until(lambda: not world.memory.active, other)
+    await until(lambda: node.vnode is None, other)
     reads.open()
     if not unlinked:
         same = await other.open(b"file")

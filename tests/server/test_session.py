@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from server.errors import ProtocolError
 from server.fids import Client
 from server.handlers import HANDLERS
+from server.meter import SAMPLED
 from server.session import BATCH, CARGO_MIN, PATIENCE
 from server.wire import constants as c
 from server.wire import messages as m
@@ -488,7 +489,7 @@ def test_a_request_that_was_tried_often_enough_is_tried_for_one_block(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    memory = memory_of(peer.session._client)
+    memory = memory_of(peer.session.client)
 
     def handler(client: Client, tag: int, *_: object) -> bytes:
         seen.append(memory.frugal)
@@ -618,7 +619,7 @@ def test_a_large_write_is_refused_even_if_that_shows_only_when_it_is_tried_again
 
         def provide_now(absent: NotResident) -> bool:
             assert absent.frames
-            peer.session._client.clunk(file)  # as if somebody had, meanwhile
+            peer.session.client.clunk(file)  # as if somebody had, meanwhile
             return True
 
         monkeypatch.setattr(peer.session, "_provide_now", provide_now)
@@ -632,3 +633,61 @@ def test_a_large_write_is_refused_even_if_that_shows_only_when_it_is_tried_again
         assert peer.reply(1) == m.Rlerror(errno.EBADF)
         assert no_berth_is_taken(spill.memory.arena)
     spill.swap.close()
+
+
+# What is counted
+
+
+def test_requests_are_counted_by_type_and_by_client(peer: Peer) -> None:
+    before = peer.session.requests
+    for _ in range(3):
+        peer.statfs()
+    assert peer.session.requests == before + 3
+    assert peer.meter.tallies[m.Tstatfs.TYPE].count == 3
+
+
+@pytest.mark.parametrize("kind", [4, 255])
+def test_what_is_no_request_is_counted_too(peer: Peer, kind: int) -> None:
+    peer.feed(HEADER.pack(7, kind, 1))
+    assert peer.reply(1) == m.Rlerror(errno.EOPNOTSUPP)
+    assert peer.meter.tallies[kind].refused == {errno.EOPNOTSUPP: 1}
+
+
+def test_refusals_are_counted_with_their_errno(peer: Peer) -> None:
+    for name in (b"missing", b"lost"):
+        with raises_errno(errno.ENOENT):
+            peer.call(m.Tunlinkat(ROOT, name, 0))
+    with raises_errno(errno.EBADF):
+        peer.clunk(9999)
+    assert peer.meter.tallies[m.Tunlinkat.TYPE].refused == {errno.ENOENT: 2}
+    assert peer.meter.tallies[m.Tclunk.TYPE].refused == {errno.EBADF: 1}
+
+
+def test_a_request_that_waits_has_its_time_taken_when_it_is_answered(peer: Peer) -> None:
+    fid = peer.create(b"file")
+    assert lock(peer, fid) == GRANTED
+    wait(peer, fid, proc=2)
+    tally = peer.meter.tallies[m.Tlock.TYPE]
+    assert (peer.session.waiting, tally.count, sum(tally.buckets)) == (1, 2, 0)
+    assert lock(peer, fid, UNLOCK) == GRANTED
+    peer.reply(2)
+    assert (peer.session.waiting, sum(tally.buckets)) == (0, 1)
+
+
+def test_one_of_many_requests_has_its_time_taken(peer: Peer) -> None:
+    for _ in range(SAMPLED):
+        peer.statfs()
+    assert sum(peer.meter.tallies[m.Tstatfs.TYPE].buckets) == SAMPLED
+
+
+def test_a_large_write_is_counted_when_all_of_it_is_here(peer: Peer) -> None:
+    fid = peer.create(b"file")
+    frame = m.Twrite(fid, 0, bytes(2 * CARGO_MIN)).frame(7)
+    tally = peer.meter.tallies[m.Twrite.TYPE]
+    session, before = peer.session, peer.session.requests
+    assert session.receive(memoryview(frame), 0, CARGO_MIN) == CARGO_MIN
+    assert session.cargo is not None
+    assert (session.requests, tally.count) == (before, 0)
+    session.cargo.fill(memoryview(frame)[CARGO_MIN:])
+    session.landed()
+    assert (session.requests, tally.count) == (before + 1, 1)

@@ -112,6 +112,18 @@ def test_a_signal_ends_it_though_its_pipes_stay() -> None:
         assert process.wait(GUARD) == 0
 
 
+def test_where_there_is_no_output_nobody_is_served() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *SERVE],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=ENVIRON,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"tmpfs9p: --listen: stdio: Bad file descriptor\n"
+
+
 def test_a_complaint_does_not_reach_the_client() -> None:
     for command in (
         [*SERVE, "--size", "much"],

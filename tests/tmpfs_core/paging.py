@@ -268,7 +268,9 @@ class Spill:
         assert len(memory.replacement) == len(set(pages) - washed)
         assert all(page.queue > 0 for page in set(pages) - washed)
         assert all(page.laundry in self.laundries for page in pages if page.laundry)
-        assert memory.active == {node.vnode for node in self.files() if node.vnode}
+        vnodes = [node.vnode for node in self.files() if node.vnode]
+        in_use = [page.mask for vnode in vnodes for page in vnode.pages.values()]
+        assert memory.in_use == sum(mask.bit_count() for mask in in_use)
         assert memory.counters.bytes_copied_by_moves == 0
 
     def delete_all(self) -> None:
@@ -291,7 +293,6 @@ class Spill:
         assert not self.files()
         assert self.memory.ram.used == self.mount.blocks.used == self.memory.swapped == 0
         assert self.swap.used == self.swap.condemned
-        assert not self.memory.active
 
 
 @contextmanager

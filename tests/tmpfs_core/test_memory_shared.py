@@ -90,6 +90,7 @@ def test_pages_of_both_go_to_swap_and_come_back(swap: Swap) -> None:
     page_out_all(memory)
     assert memory.ram.used == 0
     assert (memory.swapped, swap.used) == (64, 64)
+    assert [mount.blocks.swapped for mount in mounts] == [32, 32]
     for i, node in enumerate(nodes):
         bring_in(node)
         assert peek(node) == pattern(i, 2 * BLOCK)

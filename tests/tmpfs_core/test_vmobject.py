@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tmpfs_core.accounting import Budget
+from tmpfs_core.accounting import Blocks
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Copy
@@ -18,7 +18,7 @@ class Store:
 
     def __init__(self) -> None:
         self.memory = Memory(64)
-        self.budget = Budget(64)
+        self.budget = Blocks(64)
         self.one, self.other = (Uobj(ino, self.memory, self.budget) for ino in (1, 2))
 
     def fill(self, uobj: Uobj, pindex: int, data: bytes) -> None:

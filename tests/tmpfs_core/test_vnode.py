@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmpfs_core import vnode
-from tmpfs_core.accounting import Budget
+from tmpfs_core.accounting import Blocks
 from tmpfs_core.frames import BLOCK, FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.vmobject import Uobj
@@ -20,7 +20,7 @@ FAR = (1 << 63) - 1
 class File:
     """A file that is open."""
 
-    def __init__(self, ino: int, memory: Memory, budget: Budget) -> None:
+    def __init__(self, ino: int, memory: Memory, budget: Blocks) -> None:
         self.uobj = Uobj(ino, memory, budget)
         self.vnode: Vnode | None = Vnode(self.uobj)
 
@@ -56,7 +56,7 @@ class Store:
 
     def __init__(self, frames: int) -> None:
         self.memory = Memory(frames)
-        self.budget = Budget(frames)
+        self.budget = Blocks(frames)
         self.files = 0
 
     def file(self) -> File:
@@ -377,15 +377,20 @@ def test_a_released_buffer_gives_its_page_home(store: Store, file: File) -> None
     assert get(file, BLOCK, BLOCK) == ones(BLOCK)
 
 
-def test_memory_knows_which_files_are_active(store: Store) -> None:
+def test_memory_knows_how_much_is_in_use(store: Store) -> None:
     one, two = store.file(), store.file()
     put(one, 0, ones(BLOCK))
     put(two, 0, ones(FRAME))
     assert store.memory.statistics()["in_use"] == BLOCK + FRAME
     one.close()
-    assert store.memory.active == {two.vnode}
     assert store.memory.statistics()["in_use"] == FRAME
     assert store.memory.statistics()["resident"] == BLOCK + FRAME
+    one.open()
+    assert get(one, 0, 1) == b"\xff"
+    assert store.memory.statistics()["in_use"] == BLOCK + FRAME
+    for size, frames in ((FRAME + 1, 2), (1, 1), (0, 0)):
+        one.truncate(size)
+        assert store.memory.statistics()["in_use"] == FRAME + frames * FRAME
 
 
 # What the check notices

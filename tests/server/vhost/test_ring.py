@@ -224,7 +224,7 @@ def test_no_room_is_left_unless_there_is(driver: Driver) -> None:
 numbers = st.integers(1, 60)
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     st.lists(
         st.tuples(st.binary(min_size=1, max_size=200), st.binary(max_size=200), st.booleans()),
