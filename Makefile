@@ -60,10 +60,11 @@ dist: dist/tmpfs9p.pyz
 	$(BIN)/python -m build
 
 # For hosts with this Python and this processor.
-dist/tmpfs9p.pyz: build/compiled .venv/test
+dist/tmpfs9p.pyz: build/compiled .venv/test $(wildcard client/*.py)
 	rm -rf build/single && mkdir -p dist
 	$(BIN)/pip install --quiet --target build/single '.[encrypt,metrics,volumes]'
-	rm -rf build/single/bin && cp -R build/compiled/. build/single
+	rm -rf build/single/bin
+	cd build/compiled && find . -name '*.so' -exec cp --parents --target-directory=../single {} +
 	$(BIN)/shiv --site-packages build/single --entry-point server.program:main --compressed \
 	  --reproducible --output-file $@ --python "/usr/bin/env $$($(BIN)/python -c \
 	  'import sys; print("python%d.%d" % sys.version_info[:2])')"
