@@ -6,12 +6,15 @@
 # make bench-mount    FUSE mounts, over ssh and else, beside sshfs (as root); ends in bench/results
 # make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
 # make chaos    clients that work and attack, faults, a real mount (ARGS="--seed N --seconds M")
-# make dist     build the sdist and the wheel
+# make dist     build the sdist, the wheel, and tmpfs9p.pyz, one file that runs as it is
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Two at a time, as each kernel test waits for its guest or for its server.
 PARALLEL := --numprocesses 2 --dist worksteal
+# With which tests/deploy runs what is in deploy/.
+DEPLOY_PACKAGES := mmdebstrap podman runc systemd \
+  $(shell command -v kubectl >/dev/null || echo kubernetes-client)
 SOURCES := $(wildcard server/*.py server/*/*.py tmpfs_core/*.py)
 
 .PHONY: serve test lint fuzz bench bench-memory bench-kernel bench-mount chaos dist clean
@@ -22,7 +25,7 @@ serve: .venv/serve
 	exec $(BIN)/tmpfs9p serve $(ARGS)
 
 test: .venv/test lint build/compiled
-	tests/install-packages 9mount prometheus tmux
+	tests/install-packages 9mount prometheus tmux $(DEPLOY_PACKAGES)
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
 	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
@@ -56,8 +59,18 @@ bench-mount: .venv/bench build/compiled
 chaos: .venv/test
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-dist: .venv/test
+dist: dist/tmpfs9p.pyz
 	$(BIN)/python -m build
+
+# For hosts with this Python and this processor.
+dist/tmpfs9p.pyz: build/compiled .venv/test $(wildcard client/*.py client/*/*.py)
+	rm -rf build/single && mkdir -p dist
+	$(BIN)/pip install --quiet --target build/single '.[encrypt,metrics,volumes]'
+	rm -rf build/single/bin
+	cd build/compiled && find . -name '*.so' -exec cp --parents --target-directory=../single {} +
+	$(BIN)/shiv --site-packages build/single --entry-point server.program:main --compressed \
+	  --reproducible --output-file $@ --python "/usr/bin/env $$($(BIN)/python -c \
+	  'import sys; print("python%d.%d" % sys.version_info[:2])')"
 
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .*_cache .hypothesis

@@ -8,8 +8,9 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -23,16 +24,27 @@ from tmpfs_core.frames import FRAME
 from tmpfs_core.memory import Memory
 from tmpfs_core.swap import Cipher, Swap, SwapFile
 
-from . import __version__, connect, export_command, session, status_command, stdio, volume_plugin
-from .address import CID_HOST, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
-from .certificates import Certificates
+from . import (
+    __version__,
+    config_command,
+    connect,
+    export_command,
+    session,
+    status_command,
+    stdio,
+    volume_plugin,
+)
+from .address import CID_HOST, Listened, Passed, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
+from .certificates import certificates_of
 from .commands import commands
 from .config import OPTIONS, Config, ExportConfig, load
 from .control import Command, Control
 from .listener import ListenError, Server
+from .manager import Manager
 from .meter import Meter
 from .observability import configure_logging
 from .privileges import drop
+from .reload import Reload
 from .status import Status
 from .store import Store
 from .usage import ConfigError
@@ -70,12 +82,14 @@ def _serve(arguments: argparse.Namespace) -> None:
         for key in OPTIONS
         if (value := getattr(arguments, key.replace("-", "_"))) is not None
     }
+    read = partial(load, given, os.environ, arguments.config)
     silent = stdio.is_silent()
+    configure = partial(configure_logging, silent=silent)
     try:
-        config = load(given, os.environ, arguments.config)
-        configure_logging(config.log_format, config.log_level, silent)
+        config = read()
+        configure(config.log_format, config.log_level)
         with stdio.connection() if Stdio() in config.listen else nullcontext() as client:
-            uvloop.run(serve(config, client))
+            uvloop.run(serve(config, read, configure, client))
     except (ConfigError, ListenError) as error:
         stdio.complain(str(error), silent)
         sys.exit(2)
@@ -96,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tmpfs9p {described()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    config_command.add_parser(commands)
     export_command.add_parser(commands)
     status_command.add_parsers(commands)
     connect.add_parser(commands)
@@ -130,19 +145,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def serve(config: Config, client: socket.socket | None = None) -> None:
+async def serve(
+    config: Config,
+    read: Callable[[], Config],
+    configure_logging: Callable[[str, str], None],
+    client: socket.socket | None,
+) -> None:
     """Serve until SIGTERM or SIGINT, or until a client that is there already has gone.
+
+    Args:
+        read: the configuration as it is at a SIGHUP.
+        configure_logging: has the log be of this format, from this level up.
+        client: who is there already.
 
     Raises:
         ListenError: an address can not be bound.
         ConfigError: the host refuses the memory.
     """
+    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    certificates = _certificates(config)
-    if certificates is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
+        loop.add_signal_handler(number, stop.set)
+    manager = Manager(os.environ)
+    certificates = certificates_of(config)
     store = Store(_memory(config), config.limits.max_depth)
     control: Control | None = None
     meter = Meter()
@@ -150,13 +175,18 @@ async def serve(config: Config, client: socket.socket | None = None) -> None:
     server = Server(store, config.msize, config.limits, config.allow, certificates, watched)
     status = Status(server, store, meter)
     web: Web | None = None
+    reload = Reload(config, read, configure_logging, store, server, manager)
+    loop.add_signal_handler(signal.SIGHUP, reload.ask)
     try:
         for export in config.exports:
             await _add(store, export)
         if config.control is not None:
-            control = _control(config.control, commands(store, config, status))
-        addresses = [address for address in config.listen if not isinstance(address, Stdio)]
-        bound = [server.listen(address) for address in addresses]
+            known = commands(store, lambda: reload.config, status)
+            control = _control(config.control, known)
+        bound = [it for address in config.listen for it in _listen(server, address, manager)]
+        if manager.sockets:
+            unused = [name for name, _ in manager.sockets]
+            log.warning("sockets were passed that no --listen takes", names=unused)
         if config.metrics is not None:
             web = _web(config, config.metrics, status, lambda: not stop.is_set())
         if config.user is not None:  # nobody has been let in yet: the loop has not had a turn since
@@ -167,14 +197,37 @@ async def serve(config: Config, client: socket.socket | None = None) -> None:
             log.info("metrics are served", at=str(web.address))
         if client is not None:
             server.adopt(client, stop.set)
+        manager.ready(reload.status)
+        reloading = loop.create_task(reload.run())
         await stop.wait()
         log.info("stopping")
+        manager.stopping()
+        reloading.cancel()
     finally:
         if control is not None:
             await control.close()
         await server.stop()
         if web is not None:
             await web.close()
+        manager.close()
+
+
+def _listen(
+    server: Server, address: Listened | Passed | Stdio, manager: Manager
+) -> Sequence[Listened]:
+    """Accept clients at an address, or at the sockets that stand for it; where that is.
+
+    Raises:
+        ListenError: it can not be.
+    """
+    if isinstance(address, Stdio):  # its client is there already
+        return []
+    if not isinstance(address, Passed):
+        return [server.listen(address)]
+    sockets = manager.take(address.name)
+    if not sockets:
+        raise ListenError(f"{address}: no such socket was passed; this takes systemd, or the like")
+    return [server.listen_at(sock) for sock in sockets]
 
 
 async def _add(store: Store, export: ExportConfig) -> None:
@@ -237,17 +290,6 @@ def _become(
         except OSError as error:
             raise ConfigError(f"--user: {user.pw_name}: {error.strerror}") from None
     drop(user)
-
-
-def _certificates(config: Config) -> Certificates | None:
-    """What TLS needs, if it is used.
-
-    Raises:
-        ConfigError: a file can not be read, or is not what it must be.
-    """
-    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
-        return None
-    return Certificates(config.tls_cert, config.tls_key, config.tls_ca, dict(config.tls_user))
 
 
 def _memory(config: Config) -> Memory:

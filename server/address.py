@@ -69,6 +69,16 @@ class Stdio:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """Sockets that the service manager passes: those of this name, or all if it is empty."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"fd://{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class VhostUser:
     """A unix socket at which the VMM of a virtual machine finds a virtio-9p device.
 
@@ -94,6 +104,7 @@ Listened = Address | VhostUser
 FORMS = "tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH or vsock://CID:PORT"
 
 _TCP = re.compile(r"(tcp|tls)://(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]]+)):(\d{1,5})")
+_PASSED = re.compile(r"fd://[!-9;-~]{0,255}")  # no colon: sd_listen_fds(3)
 _VSOCK = re.compile(r"vsock://(any|\d{1,10}):(\d{1,10})")
 
 
@@ -114,16 +125,19 @@ def cid(text: str) -> int:
     return CID_ANY if text == "any" else int(text)
 
 
-def listened(text: str) -> Listened | Stdio:
-    """An address, ``vhost-user:///PATH?tag=TAG``, or ``stdio:``."""
+def listened(text: str) -> Listened | Passed | Stdio:
+    """An address, ``vhost-user:///PATH?tag=TAG``, ``fd://``, ``fd://NAME``, or ``stdio:``."""
     if text == "stdio:":
         return Stdio()
+    if _PASSED.fullmatch(text):
+        return Passed(text.removeprefix("fd://"))
     if text.startswith("vhost-user:"):
         return _vhost_user(text)
     try:
         return address(text)
     except ValueError as error:
-        raise ValueError(f"{error}, or vhost-user:///PATH?tag=TAG, or stdio:") from None
+        others = "vhost-user:///PATH?tag=TAG, fd://[NAME], or stdio:"
+        raise ValueError(f"{error}, or {others}") from None
 
 
 def plain(text: str) -> Tcp | Unix:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import structlog
 
+from .config import Config
 from .usage import ConfigError
 
 log = structlog.get_logger()
@@ -38,18 +39,11 @@ class Certificates:
     """
 
     def __init__(self, cert: str, key: str, ca: str, users: Mapping[str, int]) -> None:
-        self._files = cert, key, ca
         self._users = users
-        self.context = self._load()
-
-    def reload(self) -> None:
-        """Read the files again, for the connections to come; what is no good changes nothing."""
-        try:
-            self.context = self._load()
-        except ConfigError as error:
-            log.error("certificates not reloaded, the old ones stay", why=str(error))
-        else:
-            log.info("certificates reloaded")
+        self.context = context_of(ssl.PROTOCOL_TLS_SERVER, "tls-", cert, key, ca)
+        self.context.num_tickets = 0
+        if os.stat(key).st_mode & stat.S_IROTH:
+            log.warning("the key is readable by every user", path=key)
 
     def user_of(self, certificate: Mapping[str, Any]) -> tuple[str, int]:
         """Name and user of who has shown this certificate, as ``SSLObject.getpeercert`` has it.
@@ -66,13 +60,16 @@ class Certificates:
             raise PermissionError(f"the names of its certificate are of several users: {known}")
         return known[0], users.pop()
 
-    def _load(self) -> ssl.SSLContext:
-        cert, key, ca = self._files
-        context = context_of(ssl.PROTOCOL_TLS_SERVER, "tls-", cert, key, ca)
-        context.num_tickets = 0
-        if os.stat(key).st_mode & stat.S_IROTH:
-            log.warning("the key is readable by every user", path=key)
-        return context
+
+def certificates_of(config: Config) -> Certificates | None:
+    """What is configured for TLS, if it is used.
+
+    Raises:
+        ConfigError: a file can not be read, or is not what it must be.
+    """
+    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
+        return None
+    return Certificates(config.tls_cert, config.tls_key, config.tls_ca, dict(config.tls_user))
 
 
 def names_in(certificate: Mapping[str, Any]) -> list[str]:

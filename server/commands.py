@@ -6,6 +6,7 @@ Rules of this file:
 * What it returns is what JSON has: sizes are in bytes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +41,15 @@ class Show:
     """Tell what the server does and holds."""
 
 
-def commands(store: Store, config: Config, status: Status) -> dict[str, Command]:
-    """All commands by name, for the exports of a store; new ones have ``config``'s defaults."""
+def commands(store: Store, config: Callable[[], Config], status: Status) -> dict[str, Command]:
+    """All commands by name, for the exports of a store.
+
+    Args:
+        config: what the server runs with now; new exports have its defaults.
+    """
 
     async def add(arguments: Add) -> Any:
-        return described(store, await store.add(export_of(arguments.export, config, "add")))
+        return described(store, await store.add(export_of(arguments.export, config(), "add")))
 
     async def remove(arguments: Remove) -> Any:
         await store.remove(export_name("rm", arguments.name), arguments.force)

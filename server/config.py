@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from tmpfs_core.memory import reserve_for
 
-from .address import Listened, Stdio, Tcp, Tls, Unix, listened, plain
+from .address import Listened, Passed, Stdio, Tcp, Tls, Unix, listened, plain
 from .limits import Limits
 from .network import Network, network
 from .usage import ConfigError
@@ -165,7 +165,8 @@ OPTIONS: dict[str, Option] = {
         "tcp://127.0.0.1:5640",
         "ADDR",
         "address to listen on, tcp://HOST:PORT, tls://HOST:PORT, unix:///PATH, vsock://CID:PORT, "
-        "vhost-user:///PATH?tag=TAG or stdio:; may be given several times",
+        "vhost-user:///PATH?tag=TAG, fd://[NAME] for sockets that systemd passes, or stdio:; may "
+        "be given several times",
         many=True,
     ),
     "allow": Option(
@@ -363,7 +364,7 @@ class Config:
         exports: the default one, then the others in the order in which they were given.
     """
 
-    listen: tuple[Listened | Stdio, ...]
+    listen: tuple[Listened | Passed | Stdio, ...]
     allow: tuple[Network, ...]
     tls_cert: str | None
     tls_key: str | None

@@ -36,8 +36,6 @@ from .spin import Spin
 from .watch import INTERVAL, Watch
 from .wire.primitives import Buffer
 
-log = structlog.get_logger()
-
 #: Bytes received at once, for the smaller frames; a larger one gets a buffer of its size.
 SCRATCH: Final = 262144
 #: Most buffers in one sendmsg(2).
@@ -116,7 +114,7 @@ class Connection:
         self._watch = watch
         self._gone = gone
         self.peer = peer
-        self._log = log.bind(peer=peer)
+        self._log = structlog.get_logger(peer=peer)
         self._loop = asyncio.get_running_loop()
         self.session = make_session(self._replied)
         self.received = self.sent = 0

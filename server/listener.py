@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from .address import Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
+from .address import Address, Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock
 from .certificates import Certificates
 from .connection import Buffers, Connection, Replies
 from .fids import Client
@@ -94,6 +94,7 @@ class Server:
         meter: counts requests, if somebody wants to know.
 
     Attributes:
+        certificates: those for the connections to come.
         past: who was served.
         refusals: who was not let in.
     """
@@ -113,7 +114,7 @@ class Server:
         self._limits = limits
         self._networks = tuple(it for it in allow if not isinstance(it, Cid))
         self._cids = tuple(it for it in allow if isinstance(it, Cid))
-        self._certificates = certificates
+        self.certificates = certificates
         self._meter = meter
         self.past = Past()
         self.refusals = Refusals()
@@ -144,13 +145,43 @@ class Server:
         """
         with told_of(address):
             door = self._door(address)
+        self._open(door, address)
+        if isinstance(address, Tcp):
+            return replace(address, port=door.sock.getsockname()[1])
+        return address
+
+    def listen_at(self, sock: socket.socket) -> Address:
+        """Accept clients at a socket that listens already; its address.
+
+        Raises:
+            ListenError: anybody could come in there.
+        """
+        sock.setblocking(False)
+        name = sock.getsockname()
+        address: Address
+        match sock.family:
+            case socket.AF_UNIX:
+                address = Unix(os.fsdecode(name).replace("\0", "@"))
+                door = Door(sock, self._welcome)
+            case socket.AF_VSOCK:
+                address = Vsock(*name)
+                door = Door(sock, self._welcome, self._cids)
+            case _:
+                address = Tcp(*name[:2])
+                door = Door(sock, self._welcome, self._networks)
+        self._open(door, address)
+        return address
+
+    def _open(self, door: Door, address: Listened) -> None:
+        """Accept clients there from now on.
+
+        Raises:
+            ListenError: anybody could come in.
+        """
         if not door.allow and not door.secure:
             require_private(door.sock, address)
         self._doors.append(door)
         self._resume_accepting(door)
-        if isinstance(address, Tcp):
-            return replace(address, port=door.sock.getsockname()[1])
-        return address
 
     def give(self, uid: int, gid: int) -> None:
         """Have the unix sockets belong to this user and group.
@@ -325,13 +356,14 @@ class Server:
 
     async def _serve_secure(self, sock: socket.socket, peer: Peer) -> None:
         """Find out who speaks TLS on this socket, and if he may, serve him until the end."""
-        assert self._certificates is not None
+        certificates = self.certificates
+        assert certificates is not None
         task = asyncio.current_task()
         assert task is not None
-        stream = Stream(sock, self._certificates.context)
+        stream = Stream(sock, certificates.context)
         try:
             async with asyncio.timeout(self._limits.version_timeout):
-                name, uid = self._certificates.user_of(await stream.shake_hands())
+                name, uid = certificates.user_of(await stream.shake_hands())
             near, far = socket.socketpair()
         except (OSError, ValueError, MemoryError) as error:
             self.refusals.log(peer.name, why_not(error))

@@ -25,6 +25,8 @@ class SystemLog:
 def configure_logging(log_format: str, log_level: str, silent: bool = False) -> None:
     """Log from ``log_level`` up (a name of :mod:`logging`), as "console" or "json"; if standard
     error must be ``silent``, to the system log.
+
+    It may be called again: all loggers, those that are in use too, follow.
     """
     renderers: list[structlog.typing.Processor]
     if log_format == "json":
@@ -52,5 +54,5 @@ def configure_logging(log_format: str, log_level: str, silent: bool = False) -> 
             logging.getLevelNamesMapping()[log_level.upper()]
         ),
         logger_factory=SystemLog if silent else structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )

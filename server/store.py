@@ -83,11 +83,9 @@ class Store:
             if config.name in self.exports:
                 refuse(errno.EEXIST)
             memory = self._shared if config.ram is None else await self._carve(config.ram // FRAME)
-            if memory.swap is None and config.size // FRAME > memory.ram.limit:
-                ram = memory.ram.limit * FRAME
-                raise OSError(
-                    errno.ENOSPC, f"size: {config.size} is more than the RAM ({ram}), without swap"
-                )
+            too_large = _too_large(config.size, memory)
+            if too_large is not None:
+                raise OSError(errno.ENOSPC, f"size: {too_large}")
             mount = Mount(
                 config.size,
                 config.nr_inodes,
@@ -109,6 +107,36 @@ class Store:
             )
             self.put(export)
             return export
+
+    def change(self, config: ExportConfig) -> dict[str, str]:
+        """Have an export be as ``config`` says, but for its RAM and its root directory.
+
+        Its limits are other ones at once, the rest is for those who attach from now on.
+
+        Returns:
+            Why a limit is the old one, by key.
+
+        Raises:
+            OSError: ENOENT, there is none of that name.
+        """
+        export = self.exports.get(config.name.encode())
+        export.readonly, export.allow, export.squash = config.ro, config.allow, config.squash
+        export.anonuid, export.anongid = config.anonuid, config.anongid
+        export.permissions = config.permissions
+        mount = export.mount
+        refused: dict[str, str] = {}
+        too_large = _too_large(config.size, mount.memory)
+        if too_large is not None:
+            refused["size"] = too_large
+        elif config.size // FRAME < mount.blocks.used:
+            refused["size"] = f"{config.size} is less than what is in use"
+        else:
+            mount.blocks.limit = config.size // FRAME
+        if config.nr_inodes < mount.inodes.used:
+            refused["nr_inodes"] = f"{config.nr_inodes} is less than what is in use"
+        else:
+            mount.inodes.limit = config.nr_inodes
+        return refused
 
     async def remove(self, name: str, force: bool) -> None:
         """Remove an export and all that is in it.
@@ -175,3 +203,11 @@ class Store:
         memory.close()
         shared = self._shared
         self._pagers[shared].resize(shared.ram.limit + memory.ram.limit)
+
+
+def _too_large(size: int, memory: Memory) -> str | None:
+    """Why an export of so many bytes can not be filled, if it can not."""
+    ram = memory.ram.limit
+    if memory.swap is not None or size // FRAME <= ram:
+        return None
+    return f"{size} is more than the RAM ({ram * FRAME}), without swap"

@@ -4,7 +4,18 @@ import pwd
 
 import pytest
 
-from server.address import Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock, address, listened
+from server.address import (
+    Listened,
+    Passed,
+    Stdio,
+    Tcp,
+    Tls,
+    Unix,
+    VhostUser,
+    Vsock,
+    address,
+    listened,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,14 +31,22 @@ from server.address import Listened, Stdio, Tcp, Tls, Unix, VhostUser, Vsock, ad
         ("vsock://any:5640", Vsock(0xFFFFFFFF, 5640)),
         ("vsock://2:4294967294", Vsock(2, 0xFFFFFFFE)),
         ("stdio:", Stdio()),
+        ("fd://", Passed("")),
+        ("fd://tmpfs9p.socket", Passed("tmpfs9p.socket")),
         ("vhost-user:///run/t9.vu?tag=scratch", VhostUser("/run/t9.vu", "scratch")),
         ("vhost-user:///with?mark?tag=a.b-c_D", VhostUser("/with?mark", "a.b-c_D")),
         ("vhost-user:///vu?tag=t&user=107", VhostUser("/vu", "t", 107)),
     ],
 )
-def test_addresses_read_and_write_the_same(text: str, expected: Listened | Stdio) -> None:
+def test_addresses_read_and_write_the_same(text: str, expected: Listened | Passed | Stdio) -> None:
     assert listened(text) == expected
     assert str(expected) == text
+
+
+@pytest.mark.parametrize("text", ["fd://a:b", "fd:/", "fd://a b", "fd://" + "a" * 256])
+def test_names_of_sockets_are_as_systemd_has_them(text: str) -> None:
+    with pytest.raises(ValueError, match=r"fd://\[NAME\]"):
+        listened(text)
 
 
 def test_an_address_of_tls_is_not_that_without() -> None:
@@ -64,5 +83,5 @@ def test_the_user_of_a_vmm_may_be_a_name() -> None:
 def test_a_device_is_nothing_that_can_be_connected_to() -> None:
     with pytest.raises(ValueError, match=r"tcp://HOST:PORT, .* or vsock://CID:PORT$"):
         address("vhost-user:///vu?tag=t")
-    with pytest.raises(ValueError, match=r"or vhost-user:///PATH\?tag=TAG, or stdio:$"):
+    with pytest.raises(ValueError, match=r"PATH\?tag=TAG, fd://\[NAME\], or stdio:$"):
         listened("here")

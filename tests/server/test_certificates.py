@@ -161,22 +161,3 @@ def test_a_key_that_every_user_can_read_is_worth_a_warning(
     with capture_logs() as logs:
         Certificates(*files, {})
     assert [line["path"] for line in logs] == [files[1]] * warnings
-
-
-def test_files_are_read_again_and_what_is_no_good_changes_nothing(
-    files: Files, authority: Authority
-) -> None:
-    certificates = Certificates(*files, {})
-    first = certificates.context
-    authority.issue("server", "localhost")
-    with capture_logs() as logs:
-        certificates.reload()
-        second = certificates.context
-        Path(files[0]).write_text("half a certif")
-        certificates.reload()
-    assert certificates.context is second is not first
-    assert [(line["event"], line["log_level"]) for line in logs] == [
-        ("certificates reloaded", "info"),
-        ("certificates not reloaded, the old ones stay", "error"),
-    ]
-    assert files[0] in logs[1]["why"]

@@ -30,7 +30,7 @@ async def table() -> AsyncIterator[dict[str, Command]]:
     meter = Meter()
     server = Server(store, 8192, Limits(), meter=meter)
     config = load({"size": ["1m"], "mode": ["700"], "nr-inodes": ["9"]}, {}, None)
-    yield commands(store, config, Status(server, store, meter))
+    yield commands(store, lambda: config, Status(server, store, meter))
     await server.stop()
 
 

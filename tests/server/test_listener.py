@@ -90,6 +90,25 @@ async def test_a_unix_socket(server: Server, tmp_path: Path) -> None:
     assert await is_served(address)
 
 
+async def test_a_socket_that_listens_already_may_be_served(server: Server) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    bound = server.listen_at(sock)
+    assert bound == Tcp(*sock.getsockname())
+    assert await is_served(bound)
+
+
+async def test_a_socket_with_an_abstract_name_may_be_served(server: Server) -> None:
+    name = f"tmpfs9p-test-{os.getpid()}"
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(f"\0{name}")
+    sock.listen()
+    assert server.listen_at(sock) == Unix(f"@{name}")
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(f"\0{name}")
+    peer = await SocketPeer(*await asyncio.open_unix_connection(sock=client)).begin()
+    await peer.close()
+
+
 async def test_several_addresses_serve_one_file_system(server: Server, tmp_path: Path) -> None:
     unix, tcp = Unix(str(tmp_path / "t9.sock")), server.listen(ANY_PORT)
     server.listen(unix)

@@ -11,8 +11,9 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -68,6 +69,11 @@ class Running:
     def tell(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def fails(self) -> tuple[int, str]:
+        """Its exit status, and what it said; it is expected to end by itself."""
+        _, log = self._process.communicate(timeout=GUARD)
+        return self._process.returncode, log
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str]]:
         """Its exit status, and the events that it logged."""
         self._process.send_signal(number)
@@ -76,9 +82,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, **environ: str) -> Iterator[Running]:
+def serving(
+    *arguments: str,
+    before: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Running]:
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--size", "1m", "--log-format", "json", *arguments],
+        [*before, *COMMAND, "serve", "--size", "1m", "--log-format", "json", *arguments],
+        pass_fds=pass_fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -178,7 +190,7 @@ def test_the_options_reach_the_file_system() -> None:
 def test_environment_and_file_are_read(tmp_path: Path) -> None:
     file = tmp_path / "t9.toml"
     file.write_text('listen = ["tcp://127.0.0.1:0"]\nmsize = "8k"\n')
-    with serving("--config", str(file), TMPFS9P_MSIZE="16k") as server:
+    with serving("--config", str(file), environ={"TMPFS9P_MSIZE": "16k"}) as server:
         assert "msize=16384" in server.ready()[1]
 
 
@@ -218,6 +230,109 @@ def test_a_signal_ends_the_connections_too() -> None:
         assert ask(sock, m.Tversion(8192, c.VERSION)) == m.Rversion(8192, c.VERSION)
         assert server.stop() == (0, ["client connected", "stopping", "client gone"])
         assert sock.recv(1) == b""
+
+
+# Under a service manager
+
+
+@contextlib.contextmanager
+def activated(sockets: dict[str, socket.socket], *arguments: str) -> Iterator[Running]:
+    """A server to which these sockets are passed, as systemd does it."""
+    moves = [f"{3 + i}<&{sock.fileno()}" for i, sock in enumerate(sockets.values())]
+    told = f"LISTEN_PID=$$ LISTEN_FDS={len(sockets)} LISTEN_FDNAMES={':'.join(sockets)}"
+    shell = ["bash", "-c", f'{told} exec "$@" {" ".join(moves)}', "bash"]
+    numbers = [sock.fileno() for sock in sockets.values()]
+    with serving(*arguments, before=shell, pass_fds=numbers) as server:
+        yield server
+
+
+def test_sockets_that_are_passed_are_served(tmp_path: Path) -> None:
+    path = tmp_path / "t9.sock"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        unix.bind(str(path))
+        unix.listen()
+        with activated({"tcp": tcp, "unix": unix}, "--listen", "fd://") as server:
+            for sock in (server.connect(), server.connect()):
+                with sock:
+                    version = ask(sock, m.Tversion(8192, c.VERSION))
+                    assert version == m.Rversion(8192, c.VERSION)
+            environ = Path(f"/proc/{server.pid}/environ").read_bytes()
+            assert b"LISTEN_FDS" in environ  # it was there, whatever has become of it
+            assert server.stop()[0] == 0
+        assert path.exists()  # for the next server
+
+
+def test_sockets_are_chosen_by_their_names() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+        activated({"one": one, "two": two}, "--listen", "fd://two") as server,
+    ):
+        assert server.ready()[0] == f"tcp://127.0.0.1:{two.getsockname()[1]}"
+        assert "sockets were passed that no --listen takes" in server.stop()[1]
+
+
+def test_a_socket_that_is_passed_lets_nobody_in_who_is_not_allowed() -> None:
+    with (
+        socket.create_server(("0.0.0.0", 0)) as sock,
+        activated({"a": sock}, "--listen", "fd://") as server,
+    ):
+        status, why = server.fails()
+        assert status == 2
+        assert f"tcp://0.0.0.0:{sock.getsockname()[1]}: others than this machine could" in why
+
+
+def test_without_a_socket_of_that_name_it_exits_2() -> None:
+    done = run("serve", "--size", "1m", "--listen", "fd://mine")
+    why = "no such socket was passed; this takes systemd, or the like"
+    assert (done.returncode, done.stderr) == (2, f"tmpfs9p: fd://mine: {why}\n")
+
+
+@pytest.fixture
+def notices(tmp_path: Path) -> Iterator[socket.socket]:
+    """Where the service manager listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(GUARD)
+        yield sock
+
+
+def heard(sock: socket.socket) -> str:
+    """The next that the service manager hears, but for that the server is alive."""
+    while (text := sock.recv(4096)) == b"WATCHDOG=1":
+        pass
+    return text.partition(b"\n")[0].decode()
+
+
+def test_the_service_manager_hears_what_the_server_does(
+    notices: socket.socket, tmp_path: Path
+) -> None:
+    file, control = tmp_path / "t9.toml", str(tmp_path / "control")
+    file.write_text("[export.a]\nsize = '64k'\n")
+    options = f"--listen tcp://127.0.0.1:0 --ram 4m --control {control} --config {file}"
+    told = {"NOTIFY_SOCKET": str(notices.getsockname()), "WATCHDOG_USEC": "4000000"}
+    with serving(*options.split(), environ=told) as server:
+        assert heard(notices) == "READY=1"
+        assert notices.recv(4096) == b"WATCHDOG=1"
+        file.write_text("mode = '700'\nnr-inodes = 7\n[export.b]\nsize = '64k'\n")
+        server.tell(signal.SIGHUP)
+        assert [heard(notices), heard(notices)] == ["RELOADING=1", "READY=1"]
+        run("export", "add", "c", "--control", control)
+        listed = json.loads(run("export", "ls", "--json", "--control", control).stdout)
+        assert [(it["name"], it["nr_inodes"]) for it in listed] == [("/", 7), ("b", 7), ("c", 7)]
+        file.write_text("nonsense = 1\n")
+        server.tell(signal.SIGHUP)
+        assert [heard(notices), heard(notices)] == ["RELOADING=1", "READY=1"]
+        status, events = server.stop()
+        assert heard(notices) == "STOPPING=1"
+    assert status == 0
+    assert events == [
+        *("export removed", "export not changed", "export changed", "export added"),
+        *("configuration reloaded", "configuration not reloaded, the old one stays", "stopping"),
+    ]
 
 
 # What can not be
@@ -311,7 +426,7 @@ def test_a_server_that_root_has_started_serves_as_somebody_else(tmp_path: Path) 
     ]
     # Whom it becomes may not write what was measured of it here.
     unmeasured = {"COVERAGE_PROCESS_CONFIG": ""}
-    with serving(*arguments, **unmeasured) as server, server.connect() as client:
+    with serving(*arguments, environ=unmeasured) as server, server.connect() as client:
         status = Path(f"/proc/{server.pid}/status").read_text().splitlines()
         held = {key: value.split() for key, _, value in (line.partition(":") for line in status)}
         assert set(held["Uid"]) == {str(daemon.pw_uid)}

@@ -391,6 +391,18 @@ async def test_without_swap_what_is_in_use_can_not_be_taken(world: World) -> Non
     await world.add("x:ram=2m")
 
 
+async def test_without_swap_an_export_grows_as_far_as_there_is_ram(world: World) -> None:
+    export = await world.add("x:size=1m")
+    refused = world.store.change(world.config("x:size=5m"))
+    assert refused == {"size": f"{5 * MIB} is more than the RAM ({4 * MIB}), without swap"}
+    assert world.store.change(world.config("x:size=3m")) == {}
+    peer = await world.peer(b"x")
+    assert await fill(peer, await peer.create(b"f"), 64) == 3 * MIB
+    assert export.mount.statfs().bfree == 0
+    with raises_errno(errno.ENOENT):
+        world.store.change(world.config("y"))
+
+
 async def test_an_export_pages_out_what_does_not_fit_into_its_own_ram(swapping: World) -> None:
     export = await swapping.add("x:ram=1m,size=4m")
     peer, default = await swapping.peer(b"x"), await swapping.peer()

@@ -470,13 +470,12 @@ def serial(peer: SocketPeer) -> object:
 
 
 async def test_new_certificates_are_for_new_connections(
-    make: MakeServer, authority: Authority, certificates: Certificates
+    make: MakeServer, authority: Authority
 ) -> None:
-    _, address = make()
+    server, address = make()
     context = authority.client("root@here")
     before = await begun(address, context)
-    authority.issue("server", "127.0.0.1")
-    certificates.reload()
+    server.certificates = Certificates(*authority.issue("server", "127.0.0.1"), authority.ca, USERS)
     after = await begun(address, context)
     assert serial(before) != serial(after)
     for peer in (before, after):
