@@ -31,6 +31,9 @@ from .errors import UnreachableError
 #: Bytes that may be received beyond one reply of the largest size.
 ROOM = 262144
 
+#: Seconds for a carrier that has ended to say why; what it leaves behind may hold its errors open.
+TOLD = 1.0
+
 #: Calls that may be on their way.
 CALLS_MAX = NOTAG // 4
 
@@ -119,7 +122,8 @@ class Connection(asyncio.BufferedProtocol):
                 self.carrier.terminate()
             await self.carrier.wait()
         if self.telling is not None:
-            await self.telling
+            await asyncio.wait([self.telling], timeout=TOLD)
+            self.telling.cancel()
 
     async def call(self, kind: type[Message], *fields: Any) -> Any:
         """The reply to a request; data that it writes must not change before it is here.

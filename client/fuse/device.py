@@ -40,7 +40,6 @@ FLAGS = (
     protocol.ASYNC_READ
     | protocol.POSIX_LOCKS
     | protocol.ATOMIC_O_TRUNC
-    | protocol.EXPORT_SUPPORT
     | protocol.BIG_WRITES
     | protocol.DONT_MASK
     | protocol.FLOCK_LOCKS

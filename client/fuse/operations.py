@@ -87,6 +87,11 @@ _SETATTR = (
     (protocol.FATTR_ATIME, SETATTR_ATIME | SETATTR_ATIME_SET),
     (protocol.FATTR_MTIME, SETATTR_MTIME | SETATTR_MTIME_SET),
 )
+#: Those times that are the server's.
+_NOW = (
+    (protocol.FATTR_ATIME_NOW, SETATTR_ATIME_SET),
+    (protocol.FATTR_MTIME_NOW, SETATTR_MTIME_SET),
+)
 
 
 class Operations:
@@ -216,6 +221,7 @@ class Operations:
     ) -> bytes:
         node = self._nodes[request.inode]
         asked = sum(there for here, there in _SETATTR if valid & here)
+        asked &= ~sum(there for here, there in _NOW if valid & here)
         given = (
             valid & (protocol.FATTR_UID | protocol.FATTR_GID) and not valid & protocol.FATTR_MODE
         )
@@ -588,19 +594,6 @@ class Operations:
             )
             parts += [entry, protocol.DIRENT.pack(*where), name.ljust(padded, b"\0")]
         return [b"".join(parts)]
-
-    async def readdir(self, request: Request, fh: int, start: int, size: int) -> Answer:
-        names = await self._listing_of(self._nodes[request.inode], fh, start)
-        parts = []
-        for number in range(start, len(names)):
-            name = names[number]
-            padded = len(name) + -len(name) % 8
-            size -= protocol.DIRENT.size + padded
-            if size < 0:
-                break
-            where = protocol.UNKNOWN, number + 1, len(name), 0
-            parts += [protocol.DIRENT.pack(*where), name.ljust(padded, b"\0")]
-        return b"".join(parts)
 
     async def _listing_of(self, node: Node, fh: int, start: int) -> list[bytes]:
         """The names in an open directory, read anew by who begins."""

@@ -25,13 +25,11 @@ HEAD_MAX = 4096
 ASYNC_READ = 1 << 0
 POSIX_LOCKS = 1 << 1
 ATOMIC_O_TRUNC = 1 << 3
-EXPORT_SUPPORT = 1 << 4
 BIG_WRITES = 1 << 5
 DONT_MASK = 1 << 6
 FLOCK_LOCKS = 1 << 10
 AUTO_INVAL_DATA = 1 << 12
 DO_READDIRPLUS = 1 << 13
-READDIRPLUS_AUTO = 1 << 14
 ASYNC_DIO = 1 << 15
 PARALLEL_DIROPS = 1 << 18
 MAX_PAGES = 1 << 22
@@ -137,7 +135,6 @@ REQUESTS = {
     24: _layout("removexattr", names=1),
     25: _layout("flush", "Q8xQ"),  # fh, lock owner
     27: _layout("opendir"),
-    28: _layout("readdir", "QQI"),  # fh, offset, size
     29: _layout("releasedir", "Q"),  # fh
     30: _layout("fsyncdir"),
     31: _layout("getlk", "QQQQI"),  # fh, owner, start, end, type
@@ -145,5 +142,5 @@ REQUESTS = {
     33: _layout("setlkw", "QQQQI"),
     35: _layout("create", "IIII", names=1),  # flags, mode, umask, flags of the open
     42: _layout("batch_forget", "I4x", data=True),  # count
-    44: _layout("readdirplus", "QQI"),
+    44: _layout("readdirplus", "QQI"),  # fh, offset, size
 }

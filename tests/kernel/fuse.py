@@ -27,6 +27,8 @@ ENVIRON = {
 }
 #: Seconds that anything may take.
 LIMIT = 120
+#: Seconds after which it is looked why a process has not ended.
+PATIENCE = 10
 
 
 def why_not() -> str | None:
@@ -131,7 +133,8 @@ class Host:
             subprocess.run(["umount", "--lazy", place], check=True)
             raise
         subprocess.run(["umount", place], check=True)
-        if process.wait(LIMIT):
+        _wait_for_end(process.pid, place)
+        if process.wait():
             raise LabError(f"the mount exited with {process.returncode}")
 
 
@@ -142,7 +145,6 @@ def mounted(place: Path) -> Iterator[list[int]]:
         int(pid) for pid in os.listdir("/proc") if pid.isdigit() and str(place) in _line(pid)
     ]
     try:
-        ends = [os.pidfd_open(pid) for pid in serving]
         yield serving
     except BaseException:
         for pid in serving:
@@ -150,9 +152,32 @@ def mounted(place: Path) -> Iterator[list[int]]:
         subprocess.run(["umount", "--lazy", place], check=True)
         raise
     subprocess.run(["umount", place], check=True)
-    for end in ends:
-        assert select.select([end], [], [], LIMIT)[0], "a process stays"
-        os.close(end)
+    for pid in serving:
+        _wait_for_end(pid, place)
+
+
+def _wait_for_end(pid: int, place: Path) -> None:
+    """Wait until the process of a mount ends, now that nothing is mounted there."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with open(descriptor, "rb", buffering=0) as end:
+        for _ in range(LIMIT // PATIENCE):
+            if select.select([end], [], [], PATIENCE)[0]:
+                return
+            if _is_mounted_by_others(place):
+                os.kill(pid, signal.SIGTERM)
+    raise LabError("the process of a mount stays")
+
+
+def _is_mounted_by_others(place: Path) -> bool:
+    """Whether mount namespaces that were made meanwhile have what was mounted there."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if str(place) in Path(f"/proc/{pid}/mountinfo").read_text():
+                return True
+    return False
 
 
 def _line(pid: str) -> str:
