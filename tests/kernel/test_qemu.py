@@ -162,6 +162,16 @@ def test_a_large_file_by_its_checksum(machine: Machine, way: str) -> None:
         fs.unlink("/copy")
 
 
+def test_a_large_file_of_the_guest_by_its_checksum(machine: Machine) -> None:
+    """On a server of its own, which nobody else can look into."""
+    with machine.mount("guestfwd-stdio") as top:
+        machine.guest.sh("dd if=/dev/urandom of=/tmp/large bs=1M count=64 2>/dev/null", timeout=300)
+        machine.guest.sh(f"dd if=/tmp/large of={top}/large bs=1M 2>/dev/null", timeout=300)
+        sums = f"b2sum </tmp/large; dd if={top}/large bs=1M 2>/dev/null | b2sum; rm /tmp/large"
+        one, other = machine.guest.sh(sums, timeout=300).splitlines()
+        assert one == other
+
+
 def test_two_guests_share_what_is_served(boot: Callable[..., Guest], machine: Machine) -> None:
     """Each sees at once what the other does, and waits for its locks; one is of a newer QEMU."""
     other = Machine(boot(*arguments(machine.server), qemu=new_qemu()), machine.server)
