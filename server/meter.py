@@ -28,7 +28,8 @@ class Tally:
     """What there was of requests of one type.
 
     Attributes:
-        count: how many there were.
+        untimed: requests until one has its time taken.
+        rounds: how often that was so.
         refused: how many were refused, by errno.
         buckets: how many took how long, by the places of ``BOUNDS``.
         seconds: how long all of these took together.
@@ -36,12 +37,17 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self.untimed = SAMPLED  # requests until one has its time taken
+        self.untimed = SAMPLED
+        self.rounds = 0
         self.refused: dict[int, int] = {}
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.longest = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return self.rounds * SAMPLED + SAMPLED - self.untimed
 
     def time(self, seconds: float, weight: int) -> None:
         """A request took so long, and counts for so many."""
@@ -63,11 +69,12 @@ class Meter:
     def begin(self, kind: int) -> float:
         """Count a request; when it began, if its time is to be taken, else 0."""
         tally = self.tallies[kind]
-        tally.count += 1
-        tally.untimed -= 1
-        if tally.untimed:
+        untimed = tally.untimed - 1
+        if untimed:
+            tally.untimed = untimed
             return 0.0
         tally.untimed = SAMPLED
+        tally.rounds += 1
         return perf_counter()
 
     def answered(self, kind: int, begun: float) -> None:
