@@ -240,6 +240,7 @@ def lcreate(
     wanted = 0
     if flags & O_EXCL or not isinstance(directory, DirNode) or not directory.entries.find(name):
         entry = vnops.create(directory, name, mode, held.cred, gid)
+        flags &= ~O_TRUNC  # nothing is in it, and its times are one
     else:
         entry = vnops.lookup(directory, name, held.cred)
         wanted = wanted_by(flags)

@@ -156,6 +156,15 @@ def test_without_o_excl_create_opens_what_is_there(peer: Peer) -> None:
     assert peer.stat(fid).mode == stat.S_IFREG | 0o644  # the mode is for a new file
 
 
+def test_a_new_file_has_one_time_even_if_it_is_truncated(peer: Peer) -> None:
+    """As Linux has it; clients see by it that the file is new."""
+    fid = peer.walk()
+    peer.call(m.Tlcreate(fid, b"file", c.O_RDWR | c.O_TRUNC, 0o600, 0))
+    found = peer.stat(fid)
+    born = found.btime_sec, found.btime_nsec
+    assert born == (found.ctime_sec, found.ctime_nsec) == (found.mtime_sec, found.mtime_nsec)
+
+
 def test_create_truncates_what_is_there_if_asked(peer: Peer) -> None:
     peer.create(b"file", b"data")
     fid = peer.walk()
