@@ -187,6 +187,7 @@ class Connection:
     def _readable(self) -> None:
         self._spin.serving()
         self._idle_age = 0
+        before = self.session.requests
         try:
             if self.session.cargo is not None:
                 came = self._receive_cargo(self.session.cargo)
@@ -198,7 +199,8 @@ class Connection:
             if came and self._finishing:
                 self._lingers = True
                 self._loop.call_soon(self._go_on)
-        self._spin.served()
+        if self.session.requests != before:
+            self._spin.served()
 
     def _starve(self) -> None:
         """There is no memory for what this client sends or gets: give up all that it holds."""

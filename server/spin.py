@@ -8,6 +8,7 @@ Rules of this file:
   event loop does: poll-max-ns).
 * It does so only after ``STREAK`` requests in a row came within ``SOON`` of the one before.  Where
   that does not pay it costs one window, until there is such a row again.
+* A piece of a request is none: while a large one comes in, the loop sleeps.
 * The loop turns while it looks, so every connection, timer and thread has its turn as ever.
 """
 
@@ -45,3 +46,4 @@ class Spin:
             self._call_soon(self._turn)
         else:
             self._turning = False
+            self._streak = 0

@@ -672,3 +672,18 @@ async def test_closing_a_connection_with_requests_still_held(link: Link, peer: S
     link.connections[0].close("why")
     await pump()
     assert link.gone == 1
+
+
+async def test_a_piece_of_a_request_is_no_request_that_is_served(link: Link) -> None:
+    """The loop would look for the next one, and take the CPU from whoever sends the rest."""
+    served: list[float] = []
+    link._spin.served = lambda: served.append(0)  # type: ignore[method-assign]
+    peer = await link.begin()
+    before = len(served)
+    frame = m.Tstatfs(ROOT).frame(1)
+    peer.feed(frame[:9])
+    await pump()
+    assert (link.connections[0]._held, len(served)) == (9, before)
+    peer.feed(frame[9:])
+    await peer.reply()
+    assert len(served) == before + 1

@@ -88,3 +88,15 @@ def test_answering_may_take_its_time(loop: Turns) -> None:
         loop.time_now += 10 * SOON
         spin.served()
     assert loop.asked
+
+
+def test_a_window_in_vain_ends_the_row(loop: Turns) -> None:
+    """Who takes longer than a window over each request is waited for once in a row."""
+    spin = Spin(loop.call_soon)
+    serve(loop, spin, STREAK + 1)
+    loop.time_now += 1.1 * WINDOW
+    assert not loop.turn()
+    serve(loop, spin, STREAK - 1, WINDOW / 10)
+    assert not loop.asked
+    serve(loop, spin, 1, WINDOW / 10)
+    assert loop.asked
