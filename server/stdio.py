@@ -5,15 +5,19 @@ Rules of this file:
 * Who has started a command on a socket alone (inetd, QEMU's guestfwd) has made that its standard
   error too.  No word must be written there; it goes to the system log.
 * Threads read and write, for what is at both ends may be anything: a pipe, a socket, a terminal.
+* Where both are pipes (of sshd, say), the kernel moves pages between them and the socket, and
+  nothing is copied here (splice(2)).
 """
 
+import fcntl
 import os
 import socket
 import stat
 import sys
 import syslog
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from select import POLLIN, POLLOUT, poll
 from threading import Event, Thread
 from typing import Any
 
@@ -21,8 +25,13 @@ from .usage import ConfigError
 
 #: Bytes carried at once: a message, as long as the kernel's client has them.
 CHUNK = 1 << 20
+#: Sockets to and from which the kernel moves pages.
+SPLICED = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
 #: Seconds that whoever reads standard output has to take what is left for him.
 LINGER = 5.0
+
+#: Carries some bytes: how many, none at the end.
+Carry = Callable[[], int]
 
 
 def is_silent() -> bool:
@@ -80,6 +89,10 @@ def _is_socket(descriptor: int) -> bool:
     return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
+def _is_pipe(descriptor: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+
+
 class PromptSocket(socket.socket):
     """A TCP socket at which nothing waits: it sends and acknowledges at once.
 
@@ -119,6 +132,12 @@ class Bridge:
         self._stdin, self._stdout = stdin, stdout
         self._ended = Event()  # standard input has
         self._prompt = _prompt(stdin)
+        self._has_pipes = sock.family in SPLICED and all(map(_is_pipe, (stdin, stdout)))
+        if self._has_pipes:
+            sock.setblocking(False)
+            for pipe in (stdin, stdout):
+                with suppress(OSError):  # who has many has smaller ones (pipe(7))
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
 
     def run(self) -> None:
         """Carry bytes until the socket has ended.
@@ -128,12 +147,12 @@ class Bridge:
         """
         Thread(target=self._send, daemon=True).start()
         silent = True
-        room = memoryview(bytearray(CHUNK))
+        carry = self._outwards()
         try:
-            while count := self._sock.recv_into(room):
+            while carry():
                 silent = False
-                if not self._write(room[:count]):
-                    return
+        except BrokenPipeError:  # nobody takes it
+            return
         finally:
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
@@ -141,26 +160,66 @@ class Bridge:
             raise ConnectionResetError("the server has ended the connection at once; see its log")
 
     def _send(self) -> None:
-        room = memoryview(bytearray(CHUNK))
+        carry = self._inwards()
         with suppress(OSError):
-            while count := self._read(room):
-                self._sock.sendall(room[:count])
+            while carry():
+                pass
         self._ended.set()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         if self._prompt is not None:
             self._prompt.close()
 
+    def _inwards(self) -> Carry:
+        if self._has_pipes:
+            return self._splicing(self._stdin, self._sock.fileno(), POLLOUT)
+        room = memoryview(bytearray(CHUNK))
+
+        def copy() -> int:
+            count = self._read(room)
+            self._sock.sendall(room[:count])
+            return count
+
+        return copy
+
+    def _outwards(self) -> Carry:
+        if self._has_pipes:
+            return self._splicing(self._sock.fileno(), self._stdout, POLLIN)
+        room = memoryview(bytearray(CHUNK))
+
+        def copy() -> int:
+            count = self._sock.recv_into(room)
+            self._write(room[:count])
+            return count
+
+        return copy
+
+    def _splicing(self, source: int, target: int, ready: int) -> Carry:
+        """The socket does not block: who waits for it in splice(2) keeps the pipe locked."""
+        waiting = poll()
+        waiting.register(self._sock, ready)
+
+        def splice() -> int:
+            while True:
+                with suppress(BlockingIOError):
+                    return os.splice(source, target, CHUNK)
+                waiting.poll()
+
+        return splice
+
     def _read(self, room: memoryview) -> int:
         if self._prompt is not None:
             return self._prompt.recv_into(room)
         return os.readv(self._stdin, [room])
 
-    def _write(self, rest: memoryview) -> bool:
-        """Write all of it to standard output; whether anybody takes it."""
+    def _write(self, rest: memoryview) -> None:
+        """Write all of it to standard output.
+
+        Raises:
+            BrokenPipeError: nobody takes it.
+        """
         try:
             while rest:
                 rest = rest[os.write(self._stdout, rest) :]
-        except (BrokenPipeError, ConnectionResetError):
-            return False
-        return True
+        except ConnectionResetError as error:
+            raise BrokenPipeError from error

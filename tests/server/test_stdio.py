@@ -1,5 +1,6 @@
 """stdio: a connection that is there already, which nothing else must disturb."""
 
+import os
 import signal
 import socket
 import struct
@@ -7,9 +8,12 @@ import subprocess
 import sys
 import syslog
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
 from threading import Thread
+from typing import NamedTuple
 
 import pytest
 
@@ -183,6 +187,68 @@ def test_small_messages_leave_a_bridge_at_once() -> None:
         assert ours.recv(10) == b"reply"
         far.close()
         thread.join()
+
+
+class Piped(NamedTuple):
+    """The other ends of a bridge's pipes, and of its socket."""
+
+    into: FileIO
+    out: FileIO
+    far: socket.socket
+
+
+@pytest.fixture
+def piped() -> Iterator[Piped]:
+    """A bridge whose standard input and output are pipes."""
+    (stdin, into), (out, stdout) = os.pipe(), os.pipe()
+    near, far = socket.socketpair()
+    far.settimeout(GUARD)
+    bridge = stdio.Bridge(near, stdin, stdout)
+    thread = Thread(target=stdio._carry, args=(bridge,), daemon=True)
+    with near, far, FileIO(into, "w") as writing, FileIO(out) as reading:
+        thread.start()
+        yield Piped(writing, reading, far)
+        far.close()
+        thread.join(GUARD)
+        assert not thread.is_alive()
+    for end in (stdin, stdout):
+        os.close(end)
+
+
+def test_pipes_are_carried_both_ways_to_their_ends(piped: Piped) -> None:
+    data = bytes(range(256)) * 8192
+
+    def send_in() -> None:
+        with piped.into, BufferedWriter(piped.into) as writing:
+            writing.write(data)
+
+    with (
+        ThreadPoolExecutor() as others,
+        piped.far.makefile("rb") as requests,
+        BufferedReader(piped.out) as replies,
+    ):
+        sent = others.submit(send_in), others.submit(piped.far.sendall, data)
+        replied = others.submit(replies.read, len(data))
+        assert requests.read() == data
+        assert replied.result(GUARD) == data
+        for done in sent:
+            done.result(GUARD)
+
+
+def test_replies_come_while_a_server_takes_nothing(piped: Piped) -> None:
+    """Who waits in splice(2) for a socket keeps the pipe locked, and its other end waits too."""
+
+    def fill() -> None:
+        while piped.into.write(bytes(65536)):
+            pass
+
+    os.set_blocking(piped.into.fileno(), False)
+    filling = Thread(target=fill, daemon=True)
+    filling.start()
+    filling.join(GUARD)
+    assert not filling.is_alive()
+    piped.far.sendall(b"reply")
+    assert piped.out.read(100) == b"reply"
 
 
 def test_only_a_socket_that_is_input_too_silences() -> None:
