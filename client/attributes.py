@@ -67,23 +67,25 @@ class StatVfs(NamedTuple):
     f_namemax: int
 
 
-def stat_of(reply: Any) -> Stat:
-    """The attributes that an Rgetattr has."""
+def stat_of(fields: tuple[Any, ...]) -> Stat:
+    """The attributes that an Rgetattr has, of which these are the fields."""
+    _, qid, mode, uid, gid, nlink, rdev, size, blksize, blocks = fields[:10]
+    atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns, btime, btime_ns, gen, _ = fields[10:]
     return Stat(
-        reply.mode,
-        reply.qid.path,
-        reply.nlink,
-        reply.uid,
-        reply.gid,
-        reply.rdev,
-        reply.size,
-        reply.blksize,
-        reply.blocks,
-        reply.atime_sec * SECOND + reply.atime_nsec,
-        reply.mtime_sec * SECOND + reply.mtime_nsec,
-        reply.ctime_sec * SECOND + reply.ctime_nsec,
-        reply.btime_sec * SECOND + reply.btime_nsec,
-        reply.gen,
+        mode,
+        qid.path,
+        nlink,
+        uid,
+        gid,
+        rdev,
+        size,
+        blksize,
+        blocks,
+        atime * SECOND + atime_ns,
+        mtime * SECOND + mtime_ns,
+        ctime * SECOND + ctime_ns,
+        btime * SECOND + btime_ns,
+        gen,
     )
 
 

@@ -22,9 +22,19 @@ from server.wire.constants import (
     SETATTR_SIZE,
     SETATTR_UID,
 )
-from server.wire.messages import Tgetattr, Tlcreate, Tlopen, Tread, Treaddir, Tsetattr, Twalk
+from server.wire.messages import (
+    Tgetattr,
+    Tlcreate,
+    Tlopen,
+    Tread,
+    Treaddir,
+    Tsetattr,
+    Twalk,
+    split_records,
+)
+from server.wire.primitives import Qid
 
-from .attributes import SECOND, Stat, stat_of
+from .attributes import SECOND, Stat
 from .session import Session
 
 
@@ -57,12 +67,12 @@ async def enter_all(
                 found.append(walked)
             elif _came_too_early(attributes):
                 again = await session.call(Tgetattr, fid, GETATTR_ALL)
-                found.append((fid, stat_of(again)))
+                found.append((fid, again))
             elif isinstance(attributes, OSError):
                 session.clunk(fid)
                 found.append(attributes)
             else:
-                found.append((fid, stat_of(attributes)))
+                found.append((fid, attributes))
     except BaseException:
         for fid in fids:
             session.clunk(fid)
@@ -87,11 +97,12 @@ async def open_copy(
     except BaseException:
         session.clunk(copy)
         raise
-    return copy, stat_of(found), data[0].data if data else None
+    return copy, found, data[0].data if data else None
 
 
-async def open_listing(session: Session, directory: int) -> tuple[int, bytes]:
-    """A new fid for a directory, open; the first of its records."""
+async def records(session: Session, directory: int) -> list[tuple[Qid, int, int, bytes]]:
+    """What is in a directory, as :func:`.split_records` has it, without ``.`` and ``..``."""
+    found: list[tuple[Qid, int, int, bytes]] = []
     fid = session.new_fid()
     try:
         *_, listed = await _chain(
@@ -102,10 +113,13 @@ async def open_listing(session: Session, directory: int) -> tuple[int, bytes]:
                 (Treaddir, fid, 0, session.data_max),
             ],
         )
-    except BaseException:
+        while listed.data:
+            some = list(split_records(listed.data))
+            found += [one for one in some if one[3] not in (b".", b"..")]
+            listed = await session.call(Treaddir, fid, some[-1][1], session.data_max)
+    finally:
         session.clunk(fid)
-        raise
-    return fid, listed.data
+    return found
 
 
 class Made(NamedTuple):
@@ -137,12 +151,12 @@ async def create(
                 (Tgetattr, directory, GETATTR_ALL),
             ],
         )
-        if attributes.qid.path != made.qid.path:  # of the directory, whose the fid was before
+        if attributes.st_ino != made.qid.path:  # of the directory, whose the fid was before
             attributes = await session.call(Tgetattr, fid, GETATTR_ALL)
     except BaseException:
         session.clunk(fid)
         raise
-    return _made(fid, stat_of(attributes), above)
+    return _made(fid, attributes, above)
 
 
 async def make(session: Session, directory: int, kind: Any, name: bytes, *fields: Any) -> Made:
@@ -165,11 +179,11 @@ async def make(session: Session, directory: int, kind: Any, name: bytes, *fields
     if isinstance(walked, OSError) or isinstance(found, OSError):  # they came too early
         session.clunk(fid)
         return _made(*await enter(session, directory, name), above)
-    return _made(fid, stat_of(found), above)
+    return _made(fid, found, above)
 
 
 def _made(fid: int, found: Stat, above: Any) -> Made:
-    directory = None if isinstance(above, OSError) else stat_of(above)
+    directory = None if isinstance(above, OSError) else above
     if directory is not None and directory.st_mtime_ns < found.st_birthtime_ns:
         directory = None
     return Made(fid, found, directory)
@@ -182,9 +196,10 @@ async def change(session: Session, fid: int, fields: tuple[int, ...]) -> Stat:
     )
     if isinstance(done, OSError):
         raise done
-    if not isinstance(found, OSError) and _is_as_asked(stat_of(found), *fields):
-        return stat_of(found)
-    return stat_of(await session.call(Tgetattr, fid, GETATTR_ALL))
+    if isinstance(found, Stat) and _is_as_asked(found, *fields):
+        return found
+    now: Stat = await session.call(Tgetattr, fid, GETATTR_ALL)
+    return now
 
 
 def _is_as_asked(

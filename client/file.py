@@ -30,7 +30,7 @@ from server.wire.constants import (
 from server.wire.messages import Tfsync, Tgetattr, Tgetlock, Tlock, Tlopen, Tread, Tsetattr, Twrite
 from server.wire.primitives import Buffer
 
-from .attributes import Stat, stat_of
+from .attributes import Stat
 from .pipeline import in_order
 from .session import Session, normal
 
@@ -95,6 +95,8 @@ class File:
             self._closed = True
             self._fs.left(self)
             self._session.clunk(self._fid)
+            if self._locks:  # others may wait for them
+                self._session.connection.send()
 
     async def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; fewer only at the end of the file."""
@@ -153,7 +155,8 @@ class File:
 
     async def stat(self) -> Stat:
         """Its attributes."""
-        return stat_of(await self.on(lambda session, fid: session.call(Tgetattr, fid, GETATTR_ALL)))
+        found: Stat = await self.on(lambda session, fid: session.call(Tgetattr, fid, GETATTR_ALL))
+        return found
 
     async def sync(self) -> None:
         """Have the server keep what was written, as far as it keeps anything."""
@@ -306,7 +309,7 @@ class File:
         except (FileNotFoundError, NotADirectoryError):
             raise _gone() from None
         try:
-            found = stat_of(await session.call(Tgetattr, fid, GETATTR_ALL))
+            found = await session.call(Tgetattr, fid, GETATTR_ALL)
             if (found.st_ino, found.st_gen) != (self._found.st_ino, self._found.st_gen):
                 raise _gone()
             await session.call(Tlopen, fid, self._flags)

@@ -46,7 +46,6 @@ from server.wire.messages import (
     Tmkdir,
     Tmknod,
     Tread,
-    Treaddir,
     Treadlink,
     Trenameat,
     Tsetattr,
@@ -56,13 +55,12 @@ from server.wire.messages import (
     Twrite,
     Txattrcreate,
     Txattrwalk,
-    split_records,
 )
 from server.wire.primitives import Buffer
 
 from . import address as addresses
 from . import chain
-from .attributes import SECOND, Entry, Stat, StatVfs, entry_of, stat_of, statvfs_of
+from .attributes import SECOND, Entry, Stat, StatVfs, entry_of, statvfs_of
 from .errors import OutcomeUnknownError
 from .file import File
 from .pipeline import in_order
@@ -189,7 +187,7 @@ class FileSystem:
             session.clunk(fid)
             raise
         kept = flags & ~(O_TRUNC | O_EXCL)
-        return File(self, path, kept, session, fid, stat_of(found))
+        return File(self, path, kept, session, fid, found)
 
     async def _create(self, session: Session, path: bytes, flags: int, mode: int) -> File:
         call = session.once if flags & O_EXCL else session.call
@@ -202,7 +200,7 @@ class FileSystem:
                 session.clunk(fid)
                 raise
         kept = flags & ~(O_CREAT | O_TRUNC | O_EXCL)
-        return File(self, path, kept, session, fid, stat_of(found))
+        return File(self, path, kept, session, fid, found)
 
     async def read_bytes(self, path: Path) -> bytes:
         """All that is in a file."""
@@ -332,7 +330,8 @@ class FileSystem:
 
     async def stat(self, path: Path, *, follow: bool = True) -> Stat:
         """Attributes; of a symbolic link itself if it is not to ``follow``."""
-        return stat_of(await self._call_at(path, Tgetattr, GETATTR_ALL, follow=follow))
+        found: Stat = await self._call_at(path, Tgetattr, GETATTR_ALL, follow=follow)
+        return found
 
     async def exists(self, path: Path) -> bool:
         """Whether there is anything; a symbolic link that leads nowhere is nothing."""
@@ -494,24 +493,15 @@ class FileSystem:
 
 async def entries(session: Session, directory: int) -> list[Entry]:
     """What is in a directory."""
-    found: list[Entry] = []
-    fid, data = await chain.open_listing(session, directory)
-    try:
-        while data:
-            records = list(split_records(data))
-            found += [entry_of(one) for one in records if one[3] not in (b".", b"..")]
-            offset = records[-1][1]
-            data = (await session.call(Treaddir, fid, offset, session.data_max)).data
-    finally:
-        session.clunk(fid)
-    return found
+    return [entry_of(record) for record in await chain.records(session, directory)]
 
 
 async def _stat_in(session: Session, directory: int, name: bytes) -> Stat | None:
     """The attributes of what has this name in a directory, if there is anything."""
     try:
         async with session.child_of(directory, name) as fid:
-            return stat_of(await session.call(Tgetattr, fid, GETATTR_ALL))
+            found: Stat = await session.call(Tgetattr, fid, GETATTR_ALL)
+            return found
     except FileNotFoundError:
         return None
 
