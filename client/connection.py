@@ -4,6 +4,8 @@ Rules of this file:
 
 * Any number of requests may be on their way; a reply belongs to the request whose tag it bears.
 * Requests that are made together go out together, and who made them is woken up once.
+* A request for whose reply nobody waits goes out with the next one, or after a moment: whatever
+  carries it is not woken up for that alone.
 * A call that is cancelled flushes its request; neither of the two tags is used again before the
   server has answered the Tflush, after which nothing more comes for the other (flush(5)).
 * There are fewer calls than tags, so that each may be followed by a Tflush and a Tclunk.
@@ -23,9 +25,10 @@ from typing import Any, Self, cast
 
 from server.wire.codec import HEADER, MESSAGES, Malformed, Message
 from server.wire.constants import MSIZE_MIN, NOTAG, VERSION
-from server.wire.messages import Rlerror, Rread, Rreaddir, Tflush, Tversion, Twrite
+from server.wire.messages import Rgetattr, Rlerror, Rread, Rreaddir, Tflush, Tversion, Twrite
 from server.wire.primitives import Buffer
 
+from .attributes import stat_of
 from .errors import UnreachableError
 
 #: Bytes that may be received beyond one reply of the largest size.
@@ -33,6 +36,9 @@ ROOM = 262144
 
 #: Seconds for a carrier that has ended to say why; what it leaves behind may hold its errors open.
 TOLD = 1.0
+
+#: Seconds for which a request for whose reply nobody waits may stay here.
+MOMENT = 0.01
 
 #: Calls that may be on their way.
 CALLS_MAX = NOTAG // 4
@@ -77,6 +83,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held = 0  # the buffer begins with so many bytes of replies that are not whole
         self._calls: dict[int, Call] = {}
         self._tags = list(range(NOTAG - 1, -1, -1))  # those that are free; the next is the last
+        self._unsent: list[Buffer] = []
+        self._sends_soon = False
         self._why: Exception | None = None
         self._ended = self._loop.create_future()
         self._writable = asyncio.Event()
@@ -128,6 +136,8 @@ class Connection(asyncio.BufferedProtocol):
     async def call(self, kind: type[Message], *fields: Any) -> Any:
         """The reply to a request; data that it writes must not change before it is here.
 
+        The reply to a Tgetattr is a :class:`.Stat`, any other is the message.
+
         Raises:
             OSError: the server refused it; EAGAIN, too many are on their way.
             ConnectionError: the connection has ended; whether it was done is unknown.
@@ -144,7 +154,7 @@ class Connection(asyncio.BufferedProtocol):
             requests: of each, the kind and its fields.
 
         Returns:
-            Messages; for what the server has refused, the OSError.
+            Of each what :meth:`call` returns; for what the server has refused, the OSError.
 
         Raises:
             OSError: EAGAIN, too many are on their way.
@@ -157,7 +167,10 @@ class Connection(asyncio.BufferedProtocol):
         return await self._ask([self._tags.pop() for _ in requests], requests)
 
     def post(self, done: Callable[[], None], kind: type[Message], *fields: Any) -> None:
-        """Make a request to whose reply only matters that it has come: ``done`` is called then."""
+        """Make a request to whose reply only matters that it has come: ``done`` is called then.
+
+        It goes out when :meth:`send` is called, or another request is made, or after ``MOMENT``.
+        """
         if not self.is_open:
             return
         if not self._tags:
@@ -168,24 +181,41 @@ class Connection(asyncio.BufferedProtocol):
             whole.exception()  # nobody minds
             done()
 
-        self._send([self._tags.pop()], [(kind, *fields)]).whole.add_done_callback(replied)
+        self._enter([self._tags.pop()], [(kind, *fields)]).whole.add_done_callback(replied)
+        if not self._sends_soon:
+            self._sends_soon = True
+            self._loop.call_later(MOMENT, self._send_soon)
+
+    def _send_soon(self) -> None:
+        self._sends_soon = False
+        self.send()
+
+    def send(self) -> None:
+        """What was posted goes out now."""
+        unsent, self._unsent = self._unsent, []
+        if unsent and self.is_open:
+            assert self._transport is not None
+            self._transport.writelines(unsent)
 
     async def _ask(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> list[Any]:
-        call = self._send(tags, requests)
+        call = self._enter(tags, requests)
+        self.send()
         try:
             replies = await call.whole
         except asyncio.CancelledError:
             for tag in tags:
                 if self._calls.get(tag) is call:
                     self.post(partial(self._end, tag), Tflush, tag)
+            self.send()
             raise
         return [replies[tag] for tag in tags]
 
-    def _send(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> Call:
+    def _enter(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> Call:
+        """Requests that are to be sent."""
         if self._transport is None or not self.is_open:
             raise ConnectionResetError(errno.ECONNRESET, str(self._why))
         call = Call({}, self._loop.create_future())
-        parts: list[Buffer] = []
+        parts = self._unsent
         for tag, (kind, *fields) in zip(tags, requests, strict=True):
             call.kinds[tag] = kind
             self._calls[tag] = call
@@ -194,7 +224,6 @@ class Connection(asyncio.BufferedProtocol):
                 parts += [Twrite.head(tag, fid, offset, len(data)), data]
             else:
                 parts.append(kind.pack(tag, *fields))
-        self._transport.writelines(parts)
         return call
 
     def _end(self, tag: int) -> None:
@@ -267,6 +296,8 @@ class Connection(asyncio.BufferedProtocol):
         if declared is Rlerror:
             (code,) = fields
             call.replies[tag] = OSError(code, os.strerror(code))
+        elif declared is Rgetattr:
+            call.replies[tag] = stat_of(fields)
         elif declared in (Rread, Rreaddir):
             call.replies[tag] = declared(bytes(fields[0]))
         else:

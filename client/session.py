@@ -7,7 +7,7 @@ Rules of this file:
   the root of the export, too.
 * Whoever gets a fid clunks it, or uses :meth:`Session.at`, which does whatever happens.
 * Nobody waits for a Tclunk, as the server forgets the fid whatever it answers; its number is used
-  again when the answer is here.
+  again when the answer is here.  It goes out at once only if somebody may wait for what it ends.
 """
 
 import asyncio
