@@ -190,11 +190,11 @@ class Device:
         except Exception:
             self._refuse(request, errno.EIO)
             raise
-        if isinstance(answer, Coroutine):
+        if isinstance(answer, bytes | list):
+            self._answer(request, answer)
+        elif answer is not None:
             task = self._loop.create_task(self._answer_later(request, answer))
             self._tasks[request.unique] = task
-        elif answer is not None:
-            self._answer(request, answer)
 
     def _data(self, start: int, stop: int) -> memoryview:
         """What the buffer has there; if that is much, there is another buffer then."""

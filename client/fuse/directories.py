@@ -5,23 +5,28 @@ Rules of this file:
 * What was found is believed for as long as the kernel believes it, but a second at most, and not
   after it was changed here.
 * Who asks for one name after the other has all of the directory looked at.
+* Who reads one directory after the other (find, du) has the next ones that stand beside them read
+  ahead.
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
-from ..filesystem import entries
+from ..chain import records
 from .nodes import Known, Node, Nodes
+
+T = TypeVar("T")
 
 #: Names that are asked for in a directory before all of it is looked at.
 MISSES = 3
 #: Names that are looked at together, and those of a directory that are looked at in advance.
 TOGETHER = 256
 AHEAD_MAX = 2000
+#: Directories that are read in another before those beside them are, and how many of these.
+WALKED, WALKED_AHEAD = 2, 4
 
 
 class Directories:
@@ -30,44 +35,100 @@ class Directories:
     def __init__(self, nodes: Nodes, trust: float) -> None:
         self._nodes = nodes
         self.trust = trust
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._distrusted = 0  # how often
 
     def missed(self, parent: Node, there: bool) -> None:
         """A name was asked for that was not known; whether there is one."""
         if not self.trust:
             return
         if there:
-            parent.hits += 1
-            if parent.hits == MISSES:
+            parent.listing.hits += 1
+            if parent.listing.hits == MISSES:
                 self._in_background(self._look_ahead(parent))
         else:
-            parent.misses += 1
-            if parent.misses == MISSES:
+            parent.listing.misses += 1
+            if parent.listing.misses == MISSES:
                 self._in_background(self._names_ahead(parent))
 
     def touched(self, parent: Node, name: bytes) -> None:
         """There may be something else under this name."""
         parent.listing.known[name] = None
-        for look in parent.looking:
+        parent.listing.ahead = None
+        for look in parent.listing.looking:
             look.add(name)
+
+    async def begin(self, node: Node) -> list[bytes]:
+        """The names in a directory, for who begins to read it; those beside it may be next."""
+        node.listing.walked, node.listing.next = 0, iter(())
+        names = await self._ahead_or_now(node)
+        if self.trust and node.parent is not None:
+            self._walk_on(node.parent)
+        return names
+
+    async def _ahead_or_now(self, node: Node) -> list[bytes]:
+        """The names in a directory, if they were read ahead a moment ago those that there were."""
+        ahead, node.listing.ahead = node.listing.ahead, None
+        if ahead is not None:
+            with suppress(OSError):  # else it is told of what is wrong now
+                names = await asyncio.shield(ahead)
+                if time.monotonic() < node.listing.whole:
+                    return names
+        return await self.names(node)
+
+    def _walk_on(self, parent: Node) -> None:
+        """Somebody reads a directory in this one."""
+        listing = parent.listing
+        listing.walked += 1
+        if listing.walked == WALKED:
+            beside = [one.node for one in listing.known.values() if one and one.found.is_dir]
+            listing.next = iter(beside)
+        for _ in range(WALKED_AHEAD if listing.walked == WALKED else 1):
+            self._read_ahead(listing.next)
+
+    def _read_ahead(self, beside: Iterator[Node]) -> None:
+        """Read the first of these that was not read a moment ago."""
+        now = time.monotonic()
+        for node in beside:
+            if node.listing.ahead is None and node.listing.whole < now and node.lookups > 0:
+                node.listing.ahead = self._in_background(self._looked_at(node))
+                return
+
+    async def _looked_at(self, node: Node) -> list[bytes]:
+        """The names in a directory; what the first of them are is known then."""
+        try:
+            names = await self.names(node)
+            await self.know(node, names[:TOGETHER])
+        finally:
+            self._nodes.let_go(node)  # if the kernel has forgotten it meanwhile
+        return names
+
+    async def know(self, parent: Node, names: Sequence[bytes]) -> None:
+        """See what has these names, as far as that is not known."""
+        known = parent.listing.known
+        unknown = [name for name in names if known.get(name) is None]
+        if unknown:
+            await self.look(parent, unknown)
 
     async def look(self, parent: Node, names: Sequence[bytes]) -> None:
         """See what has these names in a directory; it is known then."""
         changes: set[bytes] = set()
-        parent.looking.append(changes)
+        distrusted = self._distrusted
+        parent.listing.looking.append(changes)
         try:
             ones = await self._nodes.fs.do(
                 b"", lambda session: self._nodes.enter_all(session, parent, names)
             )
         finally:
-            parent.looking.remove(changes)
+            _forget(parent.listing.looking, changes)
         found: dict[bytes, Known] = {}
         for name, one in zip(names, ones, strict=True):
             if isinstance(one, OSError):
                 continue
             node, attributes = one
             linked = attributes.st_nlink > 1 and not attributes.is_dir
-            if name in changes or node.writes or linked:  # or it changes under another name
+            old = name in changes or distrusted != self._distrusted
+            if old or node.is_written or linked:  # or it changes under another name
                 self._nodes.let_go(node)
             else:
                 found[name] = Known(node, attributes)
@@ -92,13 +153,14 @@ class Directories:
     async def names(self, parent: Node) -> list[bytes]:
         """The names in a directory; others are known not to be there."""
         changes: set[bytes] = set()
-        parent.looking.append(changes)
+        distrusted = self._distrusted
+        parent.listing.looking.append(changes)
         until = time.monotonic() + self.trust
         try:
-            names = [os.fsencode(entry.name) for entry in await self._nodes.on(parent, entries)]
+            names = [name for *_, name in await self._nodes.on(parent, records)]
         finally:
-            parent.looking.remove(changes)
-        if self.trust:
+            _forget(parent.listing.looking, changes)
+        if self.trust and distrusted == self._distrusted:
             parent.listing.whole = until
             for name in changes.union(names):
                 parent.listing.known.setdefault(name)
@@ -108,7 +170,7 @@ class Directories:
         """Somebody asks for names that are not there."""
         with suppress(OSError):  # whoever asks for it is told
             await self.names(parent)
-        parent.misses = 0
+        parent.listing.misses = 0
 
     async def _look_ahead(self, parent: Node) -> None:
         """Somebody asks for one name after the other."""
@@ -116,15 +178,27 @@ class Directories:
             names = await self.names(parent)
             for start in range(0, min(len(names), AHEAD_MAX), TOGETHER):
                 await self.look(parent, names[start : start + TOGETHER])
-        parent.hits = 0
+        parent.listing.hits = 0
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # who needs to know asks again
 
     def distrust(self) -> None:
-        """Nothing is known of any directory."""
+        """Nothing is known of any directory, whatever is on its way."""
+        self._distrusted += 1
         for node in self._nodes.listed():
             node.listing.known.clear()
             node.listing.whole = 0.0
+
+
+def _forget(looking: list[set[bytes]], changes: set[bytes]) -> None:
+    """Take this one out, and none that has but the same in it."""
+    looking[:] = [one for one in looking if one is not changes]

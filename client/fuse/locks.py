@@ -37,7 +37,7 @@ class Locks:
     async def give(self, handle: Handle, owner: int, start: int = 0, end: int = FOREVER) -> None:
         """Unlock bytes, whichever open file they were locked through."""
         node, length = handle.node, _length(start, end)
-        number = node.locks.get(owner)
+        number = node.use.locks.get(owner)
         if number is None:
             return
         try:
@@ -46,7 +46,7 @@ class Locks:
             for other in node.handles:
                 other.file.unlocked(start, length, number)
             if not any(other.file.has_locks_of(number) for other in node.handles):
-                node.locks.pop(owner, None)
+                node.use.locks.pop(owner, None)
 
     async def what_excludes(
         self, handle: Handle, owner: int, start: int, end: int, *, exclusive: bool
@@ -66,10 +66,10 @@ class Locks:
 
     def _number(self, node: Node, owner: int) -> int:
         """The number of an owner."""
-        if owner not in node.locks:
+        if owner not in node.use.locks:
             self._last = self._last % 0xFFFFFFFF + 1
-            node.locks[owner] = self._last
-        return node.locks[owner]
+            node.use.locks[owner] = self._last
+        return node.use.locks[owner]
 
 
 def _length(start: int, end: int) -> int:

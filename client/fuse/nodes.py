@@ -10,7 +10,7 @@ Rules of this file:
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,13 +40,40 @@ class Listing:
     Attributes:
         known: by name; None if there may be something else now.
         whole: until this time, there is nothing but these names.
+        looking: what has changed in it since each look at it that goes on began.
+        hits, misses: how many names were asked for that were not known, and were there, or not.
+        ahead: what is in it, if that was asked for before somebody has begun to read it.
+        walked: how many directories in it were read since it was.
+        next: those of them that will be, if somebody goes through all.
     """
 
     known: dict[bytes, Known | None] = field(default_factory=dict)
     whole: float = 0.0
+    looking: list[set[bytes]] = field(default_factory=list)
+    hits: int = 0
+    misses: int = 0
+    ahead: asyncio.Task[list[bytes]] | None = None
+    walked: int = 0
+    next: Iterator["Node"] = field(default_factory=lambda: iter(()))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
+class Use:
+    """What is done with a file that somebody has opened.
+
+    Attributes:
+        handles: what is open of it.
+        writes: those that are not done: first byte, and the one behind the last.
+        settling: those who wait for the last of them.
+        locks: who has locks: the owner for the kernel, and the one for the server.
+    """
+
+    handles: set["Handle"] = field(default_factory=set)
+    writes: dict[asyncio.Task[None], tuple[int, int]] = field(default_factory=dict)
+    settling: list[asyncio.Future[None]] = field(default_factory=list)
+    locks: dict[int, int] = field(default_factory=dict)
+
+
 class Node:
     """A file that the kernel knows.
 
@@ -59,33 +86,58 @@ class Node:
         mode: its type and permissions then.
         fresh: its attributes, and until when they may be taken for what they are.
         bare: until this time it has no capabilities.
-        writes: those that are not done: first byte, and the one behind the last.
-        handles: what is open of it.
-        listing: of a directory, what is known to be in it.
-        looking: of a directory, what has changed in it since each look at it that goes on began.
-        hits, misses: of a directory, how many names were asked for that were not known, and were
-            there, or not.
-        locks: who has locks: the owner for the kernel, and the one for the server.
     """
 
-    ino: int
-    gen: int
-    parent: "Node | None"
-    name: bytes | None
-    session: Session | None = None
-    fid: int = 0
-    lookups: int = 0
-    seen: tuple[int, int] = (-1, -1)
-    mode: int = 0
-    fresh: tuple[Stat, float] | None = None
-    bare: float = 0.0
-    writes: dict[asyncio.Task[None], tuple[int, int]] = field(default_factory=dict)
-    handles: set["Handle"] = field(default_factory=set)
-    listing: Listing = field(default_factory=Listing)
-    looking: list[set[bytes]] = field(default_factory=list)
-    hits: int = 0
-    misses: int = 0
-    locks: dict[int, int] = field(default_factory=dict)
+    __slots__ = (
+        *("ino", "gen", "parent", "name", "session", "fid", "lookups", "seen", "mode", "fresh"),
+        *("bare", "_listing", "_use"),
+    )
+
+    def __init__(self, ino: int, gen: int, parent: "Node | None", name: bytes | None) -> None:
+        self.ino = ino
+        self.gen = gen
+        self.parent = parent
+        self.name = name
+        self.session: Session | None = None
+        self.fid = 0
+        self.lookups = 0
+        self.seen = (-1, -1)
+        self.mode = 0
+        self.fresh: tuple[Stat, float] | None = None
+        self.bare = 0.0
+        self._listing: Listing | None = None
+        self._use: Use | None = None
+
+    # Most are neither listed nor opened.
+
+    @property
+    def listing(self) -> Listing:
+        """Of a directory, what is known to be in it."""
+        if self._listing is None:
+            self._listing = Listing()
+        return self._listing
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether anything may be known of what is in it."""
+        return self._listing is not None
+
+    @property
+    def use(self) -> Use:
+        """What is done with it."""
+        if self._use is None:
+            self._use = Use()
+        return self._use
+
+    @property
+    def handles(self) -> Collection["Handle"]:
+        """What is open of it."""
+        return () if self._use is None else self._use.handles
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there are writes that are not done."""
+        return self._use is not None and bool(self._use.writes)
 
     @property
     def path(self) -> bytes:
@@ -125,7 +177,8 @@ class Nodes:
     def __init__(self, fs: FileSystem, session: Session, top: Stat) -> None:
         self.fs = fs
         self._top = top.st_ino
-        self.root = Node(ROOT, top.st_gen, None, None, session, ROOT_FID, 1)
+        self.root = Node(ROOT, top.st_gen, None, None)
+        self.root.session, self.root.fid = session, ROOT_FID
         self._by_number: dict[int, Node] = {ROOT: self.root}
         self._by_name: dict[tuple[Node, bytes], Node] = {}
 
@@ -241,8 +294,8 @@ class Nodes:
         return node
 
     def listed(self) -> list[Node]:
-        """Those in which something is known to be."""
-        return [node for node in self._by_number.values() if node.listing.known]
+        """Those of which it may be known what is in them."""
+        return [node for node in self._by_number.values() if node.is_listed]
 
     # Ends
 
@@ -260,7 +313,9 @@ class Nodes:
         if self._by_number.get(node.ino) is node:
             del self._by_number[node.ino]
         if node.parent is not None and node.name is not None:
-            self._by_name.pop((node.parent, node.name), None)
+            key = node.parent, node.name
+            if self._by_name.get(key) is node:
+                del self._by_name[key]
         if node.session is not None:
             node.session.clunk(node.fid)
             node.session = None

@@ -54,7 +54,7 @@ from server.wire.messages import (
 from server.wire.primitives import Buffer
 
 from .. import chain
-from ..attributes import SECOND, Stat, stat_of, statvfs_of
+from ..attributes import SECOND, Stat, statvfs_of
 from ..file import File
 from ..filesystem import FileSystem, set_xattr, xattr
 from ..readahead import CHUNK, LARGE, Reader
@@ -64,7 +64,7 @@ from . import protocol
 from .device import Answer, Device
 from .directories import TOGETHER, Directories
 from .locks import Locks
-from .nodes import Handle, Listing, Node, Nodes, fields_of
+from .nodes import Handle, Node, Nodes, fields_of
 from .protocol import Request
 
 T = TypeVar("T")
@@ -188,11 +188,12 @@ class Operations:
             self._directories.missed(parent, False)
             return self._nothing()
         self._directories.missed(parent, True)
-        return self._entry(node, await self._stat(node) if node.writes else found)
+        return self._entry(node, await self._stat(node) if node.is_written else found)
 
     async def _stat(self, node: Node) -> Stat:
         await self._settle(node)
-        return stat_of(await self._nodes.call(node, Tgetattr, GETATTR_ALL))
+        found: Stat = await self._nodes.call(node, Tgetattr, GETATTR_ALL)
+        return found
 
     def getattr(self, request: Request) -> bytes | Later:
         node = self._nodes[request.inode]
@@ -286,7 +287,7 @@ class Operations:
         entry = await self._made(request, name, Tmkdir, mode & ~umask & 0o7777, request.gid)
         if self._directories.trust:
             made = self._nodes.named(self._nodes[request.inode], name)
-            made.listing = Listing(whole=time.monotonic() + self._directories.trust)
+            made.listing.whole = time.monotonic() + self._directories.trust
         return entry
 
     def mknod(self, request: Request, mode: int, device: int, umask: int, name: bytes) -> Later:
@@ -398,13 +399,13 @@ class Operations:
     def _opened(self, node: Node, file: File, head: bytes | None) -> int:
         self._last += 1
         handle = Handle(node, file, Reader(file, self._trust, head))
-        node.handles.add(handle)
+        node.use.handles.add(handle)
         self._handles[self._last] = handle
         return self._last
 
     def read(self, request: Request, fh: int, offset: int, size: int) -> Answer | Later:
         handle = self._handles[fh]
-        if handle.node.writes:
+        if handle.node.is_written:
             return self._read_later(handle, offset, size)
         data = handle.reader.read(size, offset, handle.node.seen[0])
         return self._read(data) if isinstance(data, Awaitable) else [data]
@@ -425,7 +426,7 @@ class Operations:
         kill = bool(how & protocol.WRITE_KILL_SUIDGID)
         if self._is_privileged(handle.node, kill):
             return self._degrade_and_write(handle, kill, offset, data)
-        spans = handle.node.writes.values()
+        spans = handle.node.use.writes.values()
         if sum(stop - start for start, stop in spans) > BEHIND or any(
             start < offset + size and offset < stop for start, stop in spans
         ):
@@ -439,7 +440,7 @@ class Operations:
         return await self._write_later(handle, offset, data)
 
     async def _write_later(self, handle: Handle, offset: int, data: memoryview) -> bytes:
-        writes, end = handle.node.writes, offset + len(data)
+        writes, end = handle.node.use.writes, offset + len(data)
         while sum(stop - start for start, stop in writes.values()) > BEHIND or any(
             start < end and offset < stop for start, stop in writes.values()
         ):
@@ -447,12 +448,22 @@ class Operations:
         return self._write_behind(handle, offset, data)
 
     def _write_behind(self, handle: Handle, offset: int, data: memoryview) -> bytes:
-        writes = handle.node.writes
+        writes = handle.node.use.writes
         self._changed(handle.node)
         task = asyncio.create_task(self._write(handle, data, offset))
         writes[task] = offset, offset + len(data)
-        task.add_done_callback(lambda task: writes.pop(task, None))
+        task.add_done_callback(partial(self._written, handle.node))
         return protocol.SIZE.pack(len(data))
+
+    def _written(self, node: Node, task: asyncio.Task[None]) -> None:
+        """A write is over; was it the last, then those who wait for that go on."""
+        use = node.use
+        del use.writes[task]
+        if not use.writes:
+            settling, use.settling = use.settling, []
+            for waiting in settling:
+                if not waiting.done():
+                    waiting.set_result(None)
 
     async def _write(self, handle: Handle, data: memoryview, offset: int) -> None:
         try:
@@ -464,8 +475,10 @@ class Operations:
 
     async def _settle(self, node: Node) -> None:
         """Wait for a file's writes."""
-        while node.writes:
-            await asyncio.wait(node.writes)
+        while node.is_written:
+            waiting = asyncio.get_running_loop().create_future()
+            node.use.settling.append(waiting)
+            await waiting
 
     def _check(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
@@ -474,7 +487,7 @@ class Operations:
 
     def flush(self, request: Request, fh: int, owner: int) -> bytes | Later:
         handle = self._handles[fh]
-        if handle.node.writes or owner in handle.node.locks:
+        if handle.node.is_written or owner in handle.node.use.locks:
             return self._flush(handle, owner)
         self._check(handle)
         return b""
@@ -496,7 +509,7 @@ class Operations:
         handle = self._handles.pop(fh)
         return (
             self._release(handle, flags, owner)
-            if handle.node.writes
+            if handle.node.is_written
             else self._released(handle, flags, owner)
         )
 
@@ -507,9 +520,9 @@ class Operations:
     def _released(self, handle: Handle, flags: int, owner: int) -> bytes:
         node = handle.node
         if flags & protocol.RELEASE_FLOCK_UNLOCK:
-            node.locks.pop(owner, None)
+            node.use.locks.pop(owner, None)
         handle.reader.forget()
-        node.handles.discard(handle)
+        node.use.handles.discard(handle)
         handle.file.let_go()  # and of its locks
         return b""
 
@@ -584,7 +597,7 @@ class Operations:
             if size < 0:
                 break
             if number % TOGETHER == 0:
-                await self._directories.look(node, names[number : number + TOGETHER])
+                await self._directories.know(node, names[number : number + TOGETHER])
             one = node.listing.known.get(name)
             entry = self._entry(*one) if one else _NOTHING
             where = (
@@ -598,7 +611,7 @@ class Operations:
     async def _listing_of(self, node: Node, fh: int, start: int) -> list[bytes]:
         """The names in an open directory, read anew by who begins."""
         if not start:
-            self._listings[fh] = await self._directories.names(node)
+            self._listings[fh] = await self._directories.begin(node)
         return self._listings[fh]
 
     def releasedir(self, request: Request, fh: int) -> bytes:
@@ -661,7 +674,7 @@ async def operations(fs: FileSystem, uid: int, trust: float) -> Operations:
     """What the kernel asks of a file system; arguments as :class:`Operations` has them."""
 
     async def begin(session: Session) -> Operations:
-        root = stat_of(await session.call(Tgetattr, ROOT_FID, GETATTR_ALL))
+        root = await session.call(Tgetattr, ROOT_FID, GETATTR_ALL)
         return Operations(fs, session, root, uid, trust)
 
     return await fs.do(b"/", begin)

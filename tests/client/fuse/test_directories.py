@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from client.attributes import stat_of
 from client.filesystem import FileSystem
-from client.fuse.directories import MISSES, Directories
+from client.fuse.directories import MISSES, WALKED, WALKED_AHEAD, Directories
 from client.fuse.nodes import Node, Nodes
 from client.session import ROOT
 from server.wire.constants import GETATTR_ALL
@@ -23,7 +22,7 @@ async def nodes(fs: FileSystem) -> Nodes:
     for name in ("a", "b", "c"):
         await fs.write_bytes(f"/{name}", b"data")
     session = await fs._session()
-    return Nodes(fs, session, stat_of(await session.call(Tgetattr, ROOT, GETATTR_ALL)))
+    return Nodes(fs, session, await session.call(Tgetattr, ROOT, GETATTR_ALL))
 
 
 @pytest.fixture
@@ -83,6 +82,17 @@ async def test_what_changes_during_a_look_is_not_known(
     assert not is_known_to_be_missing(root, b"new")
 
 
+async def test_a_look_that_ends_leaves_others_going_on(
+    nodes: Nodes, directories: Directories
+) -> None:
+    other: set[bytes] = set()
+    nodes.root.listing.looking.append(other)
+    await directories.look(nodes.root, [b"a"])
+    await directories.names(nodes.root)
+    (left,) = nodes.root.listing.looking
+    assert left is other
+
+
 async def test_who_asks_for_one_name_after_the_other_has_all_looked_at(
     nodes: Nodes, directories: Directories, cable: Cable
 ) -> None:
@@ -102,6 +112,113 @@ async def test_who_asks_for_what_is_not_there_has_the_names_listed(
     assert is_known_to_be_missing(nodes.root, b"d")
     assert not any(nodes.root.listing.known.values())
     assert cable.requests[Treaddir.TYPE] == 2
+
+
+@pytest.fixture
+async def beside(nodes: Nodes, directories: Directories) -> list[Node]:
+    """Directories in the root, each with a file in it; the kernel was told of them."""
+    for number in range(8):
+        await nodes.fs.mkdir(f"/{number}")
+        await nodes.fs.write_bytes(f"/{number}/in", b"data")
+    names = await directories.begin(nodes.root)
+    await directories.know(nodes.root, names)
+    found = [one.node for one in nodes.root.listing.known.values() if one and one.found.is_dir]
+    for node in found:
+        node.lookups += 1
+    return found
+
+
+def read_ahead(beside: list[Node]) -> list[Node]:
+    return [node for node in beside if node.listing.ahead is not None]
+
+
+async def test_who_reads_one_directory_after_the_other_has_the_next_read_ahead(
+    directories: Directories, beside: list[Node], cable: Cable
+) -> None:
+    for node in beside[:WALKED]:
+        assert not read_ahead(beside)
+        assert await directories.begin(node) == [b"in"]
+    assert read_ahead(beside) == beside[WALKED : WALKED + WALKED_AHEAD]
+    await asyncio.gather(*directories._tasks)
+    asked = cable.requests[Treaddir.TYPE], cable.requests[Twalk.TYPE]
+    later = asyncio.gather(*(node.listing.ahead for node in beside if node.listing.ahead))
+    await later
+    directories.trust = 0.0  # no more is read ahead
+    assert await directories.begin(beside[WALKED]) == [b"in"]
+    await directories.know(beside[WALKED], [b"in"])
+    assert asked == (cable.requests[Treaddir.TYPE], cable.requests[Twalk.TYPE])
+
+
+async def test_each_that_was_read_has_another_read_ahead(
+    directories: Directories, beside: list[Node]
+) -> None:
+    for node in beside[: WALKED + 1]:
+        await directories.begin(node)
+    assert read_ahead(beside) == beside[WALKED + 1 :][:WALKED_AHEAD]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["changed", "late"])
+async def test_what_was_read_ahead_is_not_told_if_it_may_be_wrong(
+    nodes: Nodes, directories: Directories, beside: list[Node], late: bool
+) -> None:
+    for node in beside[:WALKED]:
+        await directories.begin(node)
+    await asyncio.gather(*directories._tasks)
+    node = beside[WALKED]
+    await nodes.fs.write_bytes(node.path + b"/new", b"")
+    if late:
+        node.listing.whole = 0.0
+    else:
+        directories.touched(node, b"new")
+    assert sorted(await directories.begin(node)) == [b"in", b"new"]
+
+
+async def test_what_could_not_be_read_ahead_is_read_when_somebody_asks(
+    directories: Directories, beside: list[Node]
+) -> None:
+    async def refused() -> list[bytes]:
+        raise PermissionError
+
+    beside[0].listing.ahead = directories._in_background(refused())
+    assert await directories.begin(beside[0]) == [b"in"]
+
+
+async def test_an_empty_directory_is_read_ahead(
+    nodes: Nodes, directories: Directories, beside: list[Node]
+) -> None:
+    node = beside[WALKED]
+    await nodes.fs.unlink(node.path + b"/in")
+    for other in beside[:WALKED]:
+        await directories.begin(other)
+    assert node.listing.ahead is not None
+    assert await directories.begin(node) == []
+
+
+async def test_what_the_kernel_has_forgotten_is_not_read_ahead(
+    directories: Directories, beside: list[Node]
+) -> None:
+    beside[WALKED].lookups -= 1
+    for node in beside[:WALKED]:
+        await directories.begin(node)
+    assert read_ahead(beside) == beside[WALKED + 1 :][:WALKED_AHEAD]
+
+
+async def test_what_is_distrusted_is_not_known_even_if_it_was_on_its_way(
+    nodes: Nodes, directories: Directories, cable: Cable
+) -> None:
+    root = nodes.root
+    await nodes.fs.mkdir("/empty")
+    empty, _ = await nodes.enter(await nodes.fs._session(), root, b"empty")
+    assert await directories.names(empty) == []
+    assert is_known_to_be_missing(empty, b"new")
+    going_on = asyncio.gather(directories.look(root, [b"a"]), directories.names(root))
+    await cable.passed(Twalk)
+    directories.distrust()
+    await going_on
+    assert not is_known_to_be_missing(empty, b"new")
+    assert not root.listing.known.get(b"a")
+    assert not is_known_to_be_missing(root, b"d")
+    nodes.let_go(empty)
 
 
 async def test_without_trust_nothing_is_known(nodes: Nodes) -> None:
