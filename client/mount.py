@@ -9,6 +9,7 @@ Rules of this file:
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import ssl
@@ -125,30 +126,33 @@ def _value(key: str, value: str) -> object:
         raise ValueError(f"-o {key}={value}: {error}") from None
 
 
+def main() -> NoReturn:
+    """Run ``tmpfs9p mount`` without loading what other commands need."""
+    parser = argparse.ArgumentParser(prog="tmpfs9p mount")
+    _describe(parser)
+    _run(parser.parse_args(sys.argv[2:]))
+
+
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Enter ``mount`` among the commands; a parsed one has ``run``, which ends the program."""
-    parser = commands.add_parser(
-        "mount",
-        help="mount a server's files on a directory",
-        description="Mount a server's files on a directory.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _arguments(parser)
+    parser = commands.add_parser("mount", help="mount a server's files on a directory")
+    _describe(parser)
     parser.set_defaults(run=_run)
 
 
 def helper() -> NoReturn:
     """``mount.tmpfs9p``, as mount(8) calls it."""
-    parser = argparse.ArgumentParser(prog="mount.tmpfs9p", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    _arguments(parser)
+    parser = argparse.ArgumentParser(prog="mount.tmpfs9p")
+    _describe(parser)
     for letter in "snv":
         parser.add_argument(f"-{letter}", action="store_true", help=argparse.SUPPRESS)
     _run(parser.parse_args())
 
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
+def _describe(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Mount a server's files on a directory."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("-o", dest="options", metavar="OPTIONS", action="append", default=[],
         help="with commas between: see docs/mount.md")  # fmt: skip
     parser.add_argument(
@@ -263,6 +267,7 @@ async def _by_fuse(
             device = asked.device = Device(descriptor, fs.data_max, asked)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, device.end)
+            _collect_less()
             try:
                 ready()
                 await device.serve()
@@ -270,6 +275,12 @@ async def _by_fuse(
                 unmount(directory)
     except OSError as error:
         raise MountError(f"{fs.address}: {error.strerror or error}") from None
+
+
+def _collect_less() -> None:
+    """What a mount keeps lives for long, and hardly anything is a cycle."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _by_kernel(

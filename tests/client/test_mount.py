@@ -1,5 +1,8 @@
 """mount: what its options say."""
 
+import subprocess
+import sys
+
 import pytest
 
 from client.mount import Options, options_of
@@ -48,3 +51,13 @@ def test_options_that_are_none(tool: Tool, word: str, told: str) -> None:
 
 def test_addresses_that_are_none(tool: Tool) -> None:
     assert tool("mount", "http://h", "/mnt").status == 2
+
+
+def test_mounting_loads_nothing_that_only_a_server_needs() -> None:
+    program = "import sys; from client import mount; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"structlog", "server.config", "server.session", "tmpfs_core"} & set(
+        done.stdout.split()
+    )

@@ -21,7 +21,8 @@ from typing import NamedTuple, Protocol
 from .uml import LabError, Result
 
 PACKAGES = {"fuse3": "fusermount3"}
-PROGRAM = (sys.executable, "-m", "server")
+#: The command as it is installed, which has a way of its own to mount.
+PROGRAM = (sys.executable, "-P", "-c", "from server.program import main; main()")
 ENVIRON = {
     key: value for key, value in os.environ.items() if not key.startswith(("TMPFS9P", "GIT"))
 }
