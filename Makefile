@@ -4,6 +4,7 @@
 # make bench-memory   what memory costs and how it is shared; tables and plots in bench/results
 # make bench-kernel   a real kernel's work on a mount, beside diod (as root); ends in bench/results
 # make bench-mount    FUSE mounts, over ssh and else, beside sshfs (as root); ends in bench/results
+# make bench-metrics   what --metrics costs; ends in bench/results
 # make fuzz     seek inputs that break the server until ^C, or for so long (FUZZ_SECONDS=60)
 # make chaos    clients that work and attack, faults, a real mount (ARGS="--seed N --seconds M")
 # make dist     build the sdist, the wheel, and tmpfs9p.pyz, one file that runs as it is
@@ -15,9 +16,9 @@ PARALLEL := --numprocesses 2 --dist worksteal
 # With which tests/deploy runs what is in deploy/.
 DEPLOY_PACKAGES := mmdebstrap podman runc systemd \
   $(shell command -v kubectl >/dev/null || echo kubernetes-client)
-SOURCES := $(wildcard server/*.py server/*/*.py tmpfs_core/*.py)
+SOURCES := $(wildcard client/*.py client/*/*.py server/*.py server/*/*.py tmpfs_core/*.py)
 
-.PHONY: serve test lint fuzz bench bench-memory bench-kernel bench-mount chaos dist clean
+.PHONY: serve test lint fuzz bench bench-memory bench-kernel bench-mount bench-metrics chaos dist clean
 
 serve: .venv/serve
 	@if $(MAKE) --silent build/compiled; then export PYTHONPATH=build/compiled; else \
@@ -28,7 +29,8 @@ test: .venv/test lint build/compiled
 	tests/install-packages 9mount prometheus tmux $(DEPLOY_PACKAGES)
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 	[ ! -d build/compiled/server ] || PYTHONPATH=build/compiled $(BIN)/pytest $(PARALLEL) \
-	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/fault tests/fuzz
+	  --import-mode=append --compiled tests/test_build.py tests/server tests/tmpfs_core tests/client \
+	  tests/fault tests/fuzz tests/kernel/test_fuse.py
 
 lint: .venv/test
 	$(BIN)/ruff check
@@ -55,6 +57,10 @@ bench-kernel: .venv/bench build/compiled
 bench-mount: .venv/bench build/compiled
 	tests/install-packages sshfs
 	PYTHONPATH=build/compiled $(BIN)/python -m bench.mount
+
+# -P: within its process too, it is the compiled server that is measured.
+bench-metrics: .venv/bench build/compiled
+	PYTHONPATH=build/compiled:. $(BIN)/python -P -m bench.metrics
 
 chaos: .venv/test
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -98,7 +104,7 @@ build/compiled: setup.py pyproject.toml $(SOURCES) | .venv/python
 	@rm -rf $@ $@.new && mkdir -p build; \
 	if command -v $(CC) >/dev/null && test -e "$$($(BIN)/python -c \
 	  'from sysconfig import get_path; print(get_path("include"))')/Python.h"; then \
-	  echo "compiling, which takes a minute" && { $(MAKE) --silent .venv/compile && \
+	  echo "compiling, which takes two minutes" && { $(MAKE) --silent .venv/compile && \
 	  CC=$(CC) TMPFS9P_COMPILE=1 $(BIN)/python setup.py --quiet build --build-lib $@.new; \
 	  } >build/log 2>&1 || { tail build/log; exit 1; }; \
 	else echo "no C compiler or no Python.h: plain Python only" && mkdir -p $@.new; fi

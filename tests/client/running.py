@@ -12,7 +12,7 @@ import pytest
 
 from server.__main__ import main
 
-PROGRAM = [sys.executable, "-m", "server"]
+PROGRAM = [sys.executable, "-P", "-m", "server"]
 
 
 class Done(NamedTuple):
