@@ -8,6 +8,8 @@ Rules of this file:
 * No extension is ever written beside the source, where it would hide what is edited there.
 * What is not in COMPILED is rarely run (startup, swap), or must stay dynamic (declarations).
 * Compiled code may evaluate the bounds of a slice twice (mypyc 2.4): they must have no effects.
+* Compiled code fails where mypy has inferred what is not so: who sets an attribute to None must not
+  look at it again behind a call that may set it to something else.
 """
 
 import os

@@ -456,8 +456,7 @@ class Connection:
         self._loop.remove_writer(self._sock)
         self._replies.note(self, 0)
         self._send()
-        if self._unsent is None:
-            self._resume()
+        self._resume()
 
 
 def _behind(parts: list[Buffer], sent: int) -> bytes:
