@@ -1,18 +1,22 @@
-"""What --metrics costs: ``python -m bench.metrics``.
+"""What --metrics costs: ``make bench-metrics``.
 
 First, what it adds to a request within the server: Tgetattr in ``Session.receive``, without a
 socket, in many runs that are so short that most of them are not disturbed; the least counts.
 
-Then, under full load: servers with metrics and without take the same load in turns, in many short
+Then, under full load: servers with metrics and without take the same load in turns, in short
 rounds.  What counts is the CPU time that a server takes for an operation, again the least of all.
+Two servers that are the same differ by some percent for as long as they live, by where their memory
+lies; so there are many generations of servers, of which the mean is told, and its standard error.
 
-Both have a control, a third one without metrics: its ratio would be 1 on a machine that does
-nothing else, and says how far the other can be trusted.  Last, what one scrape takes.
+Both have a control, a third one without metrics: its ratio would be 1 if nothing but the metrics
+made a difference, and says how far the other can be trusted.  Last, what one scrape takes.  Writes
+bench/results/metrics.md.
 """
 
 import contextlib
 import math
 import socket
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ from typing import NoReturn
 
 from bench.report import conditions, table
 from bench.throughput import LARGE, Workload
-from bench.tools import MSIZE, OURS, Server, build, load, ours, pin_load, pinned, why_not
+from bench.tools import MSIZE, OURS, RESULTS, Server, build, load, ours, pin_load, pinned, why_not
 from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer
@@ -33,12 +37,15 @@ from server.wire import messages as m
 from server.wire.constants import GETATTR_BASIC, NOFID, NOTAG, VERSION
 from tmpfs_core.mount import Mount
 
-ROUNDS = 40
-SECONDS = 0.3
+GENERATIONS, ROUNDS = 30, 3
+SECONDS = 0.2
 SCRAPES = 50
 #: Requests in a pass, passes in a run, and runs, within the server.
-PASS, PASSES, RUNS = 32, 8, 3000
-HEAD = ["request", "CPU time, ns", "with metrics", "ratio", "ratio of the control"]
+PASS, PASSES, RUNS = 32, 8, 500
+HEAD = ["request", "CPU time, ns", "with metrics, by that without", "the control, by that"]
+NAMES = ["without", "with", "control"]
+#: CPU time of a request in nanoseconds: without metrics, with them, and in the control.
+Costs = Sequence[float]
 WORKLOADS = [
     Workload("getattr", 32, 0),
     Workload("randread", 32, 0),
@@ -64,8 +71,8 @@ def session(meter: Meter | None) -> Session:
     return made
 
 
-def inside() -> list[str]:
-    """The row of one request within the server."""
+def inside() -> list[float]:
+    """What one request costs within the server."""
     sessions = [session(None), session(Meter()), session(None)]
     least = [math.inf] * len(sessions)
     requests = memoryview(m.Tgetattr.pack(1, 0, GETATTR_BASIC) * PASS)
@@ -77,14 +84,17 @@ def inside() -> list[str]:
                 each.out.clear()
             took = (time.thread_time_ns() - begin) / (PASSES * PASS)
             least[place] = min(least[place], took)
-    return row("getattr, inside", least)
+    return least
 
 
-def row(what: str, least: Sequence[float]) -> list[str]:
-    """What it took without metrics, with them, and in the control, in nanoseconds."""
-    without, having, control = least
-    ratio, noise = having / without, control / without
-    return [what, f"{without:,.0f}", f"{having - without:+,.0f}", f"{ratio:.3f}", f"{noise:.3f}"]
+def row(what: str, generations: Sequence[Costs]) -> list[str]:
+    """The mean cost, and the mean ratios with their standard errors."""
+    cells = [what, f"{statistics.mean(without for without, _, _ in generations):,.0f}"]
+    for place in (1, 2):
+        ratios = [costs[place] / costs[0] for costs in generations]
+        error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else 0.0
+        cells.append(f"{statistics.mean(ratios):.3f} ± {error:.3f}")
+    return cells
 
 
 def cpu_time(pid: int) -> float:
@@ -100,14 +110,14 @@ def measure(npload: str, server: Server, workload: Workload) -> float:
     return (cpu_time(server.pid) - before) / (ops * SECONDS) * 1e9
 
 
-def compare(npload: str, workload: Workload, servers: Sequence[Server]) -> list[str]:
-    """The row of a workload; the servers: without metrics, with them, and the control."""
+def compare(npload: str, workload: Workload, servers: Sequence[Server]) -> Costs:
+    """What an operation costs the servers: without metrics, with them, and the control."""
     least = dict.fromkeys(servers, math.inf)
     for turn in range(ROUNDS):
         for place in range(len(servers)):
             server = servers[(turn + place) % len(servers)]
             least[server] = min(least[server], measure(npload, server, workload))
-    return row(str(workload), list(least.values()))
+    return list(least.values())
 
 
 def scrape(path: str) -> None:
@@ -131,20 +141,31 @@ def main() -> None:
     if missing is not None:
         print(f"nothing was measured: {missing}")
         return
-    print(conditions(OURS), end="\n\n")
     pin_load()
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+    under_load: dict[Workload, list[Costs]] = {workload: [] for workload in WORKLOADS}
+    with tempfile.TemporaryDirectory() as directory:
         npload = build("npload", directory)
         path = f"{directory}/metrics"
-        command = [*OURS, "serve"]
-        having = [*command, f"--metrics=unix://{path}"]
-        servers = [
-            stack.enter_context(ours(pinned(each)))._replace(name=name)
-            for each, name in ((command, "without"), (having, "with"), (command, "control"))
-        ]
-        rows = [inside(), *(compare(npload, workload, servers) for workload in WORKLOADS)]
-        print(table(HEAD, rows))
-        print(f"\na scrape: {cost_of_scrape(servers[1], path) * 1e3:.1f} ms of CPU time")
+        options = {"with": [f"--metrics=unix://{path}"]}
+        for number in range(GENERATIONS):
+            with contextlib.ExitStack() as stack:
+                started = {
+                    name: stack.enter_context(
+                        ours(pinned([*OURS, "serve", *options.get(name, [])]))
+                    )
+                    for name in NAMES[number % 3 :] + NAMES[: number % 3]
+                }
+                servers = [started[name] for name in NAMES]
+                for workload, costs in under_load.items():
+                    costs.append(compare(npload, workload, servers))
+                a_scrape = cost_of_scrape(started["with"], path)
+            print(f"generation {number + 1} of {GENERATIONS}", flush=True)
+    rows = [row("getattr, inside", [inside() for _ in range(GENERATIONS)])]
+    rows += [row(str(workload), costs) for workload, costs in under_load.items()]
+    scraping = f"A scrape: {a_scrape * 1e3:.1f} ms of CPU time."
+    report = [conditions(OURS), table(HEAD, rows), scraping]
+    print("\n\n".join(report))
+    (RESULTS / "metrics.md").write_text("\n\n".join(report) + "\n")
 
 
 if __name__ == "__main__":

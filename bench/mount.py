@@ -29,7 +29,7 @@ from .kernel import output, processor
 from .tools import OURS, RESULTS
 from .trees import make_archive, make_repository
 
-ROUNDS = 3
+ROUNDS = 7
 FILE = 256 << 20
 PACKAGES = {**sshd.PACKAGES, "sshfs": "sshfs", "fuse3": "fusermount3", "git": "git"}
 SSHFS = "sshfs"
