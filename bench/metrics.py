@@ -92,7 +92,7 @@ def row(what: str, generations: Sequence[Costs]) -> list[str]:
     cells = [what, f"{statistics.mean(without for without, _, _ in generations):,.0f}"]
     for place in (1, 2):
         ratios = [costs[place] / costs[0] for costs in generations]
-        error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else 0.0
+        error = statistics.stdev(ratios) / math.sqrt(len(ratios))
         cells.append(f"{statistics.mean(ratios):.3f} ± {error:.3f}")
     return cells
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..chain import records
-from .nodes import Known, Node, Nodes
+from .nodes import Known, Look, Node, Nodes
 
 T = TypeVar("T")
 
@@ -36,7 +36,6 @@ class Directories:
         self._nodes = nodes
         self.trust = trust
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._distrusted = 0  # how often
 
     def missed(self, parent: Node, there: bool) -> None:
         """A name was asked for that was not known; whether there is one."""
@@ -56,7 +55,7 @@ class Directories:
         parent.listing.known[name] = None
         parent.listing.ahead = None
         for look in parent.listing.looking:
-            look.add(name)
+            look.changes.add(name)
 
     async def begin(self, node: Node) -> list[bytes]:
         """The names in a directory, for who begins to read it; those beside it may be next."""
@@ -112,22 +111,21 @@ class Directories:
 
     async def look(self, parent: Node, names: Sequence[bytes]) -> None:
         """See what has these names in a directory; it is known then."""
-        changes: set[bytes] = set()
-        distrusted = self._distrusted
-        parent.listing.looking.append(changes)
+        look = Look()
+        parent.listing.looking.append(look)
         try:
             ones = await self._nodes.fs.do(
                 b"", lambda session: self._nodes.enter_all(session, parent, names)
             )
         finally:
-            _forget(parent.listing.looking, changes)
+            parent.listing.looking.remove(look)
         found: dict[bytes, Known] = {}
         for name, one in zip(names, ones, strict=True):
             if isinstance(one, OSError):
                 continue
             node, attributes = one
             linked = attributes.st_nlink > 1 and not attributes.is_dir
-            old = name in changes or distrusted != self._distrusted
+            old = look.distrusted or name in look.changes
             if old or node.is_written or linked:  # or it changes under another name
                 self._nodes.let_go(node)
             else:
@@ -152,17 +150,16 @@ class Directories:
 
     async def names(self, parent: Node) -> list[bytes]:
         """The names in a directory; others are known not to be there."""
-        changes: set[bytes] = set()
-        distrusted = self._distrusted
-        parent.listing.looking.append(changes)
+        look = Look()
+        parent.listing.looking.append(look)
         until = time.monotonic() + self.trust
         try:
             names = [name for *_, name in await self._nodes.on(parent, records)]
         finally:
-            _forget(parent.listing.looking, changes)
-        if self.trust and distrusted == self._distrusted:
+            parent.listing.looking.remove(look)
+        if self.trust and not look.distrusted:
             parent.listing.whole = until
-            for name in changes.union(names):
+            for name in look.changes.union(names):
                 parent.listing.known.setdefault(name)
         return names
 
@@ -193,12 +190,8 @@ class Directories:
 
     def distrust(self) -> None:
         """Nothing is known of any directory, whatever is on its way."""
-        self._distrusted += 1
         for node in self._nodes.listed():
             node.listing.known.clear()
             node.listing.whole = 0.0
-
-
-def _forget(looking: list[set[bytes]], changes: set[bytes]) -> None:
-    """Take this one out, and none that has but the same in it."""
-    looking[:] = [one for one in looking if one is not changes]
+            for look in node.listing.looking:
+                look.distrusted = True

@@ -33,6 +33,19 @@ class Known(NamedTuple):
     found: Stat
 
 
+@dataclass(slots=True, eq=False)
+class Look:
+    """A look at a directory that goes on.
+
+    Attributes:
+        changes: names that have changed since it began.
+        distrusted: whether any may have, unseen.
+    """
+
+    changes: set[bytes] = field(default_factory=set)
+    distrusted: bool = False
+
+
 @dataclass(slots=True)
 class Listing:
     """What is known to be in a directory.
@@ -40,7 +53,7 @@ class Listing:
     Attributes:
         known: by name; None if there may be something else now.
         whole: until this time, there is nothing but these names.
-        looking: what has changed in it since each look at it that goes on began.
+        looking: the looks at it that go on.
         hits, misses: how many names were asked for that were not known, and were there, or not.
         ahead: what is in it, if that was asked for before somebody has begun to read it.
         walked: how many directories in it were read since it was.
@@ -49,7 +62,7 @@ class Listing:
 
     known: dict[bytes, Known | None] = field(default_factory=dict)
     whole: float = 0.0
-    looking: list[set[bytes]] = field(default_factory=list)
+    looking: list[Look] = field(default_factory=list)
     hits: int = 0
     misses: int = 0
     ahead: asyncio.Task[list[bytes]] | None = None

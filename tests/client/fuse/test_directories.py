@@ -7,7 +7,7 @@ import pytest
 
 from client.filesystem import FileSystem
 from client.fuse.directories import MISSES, WALKED, WALKED_AHEAD, Directories
-from client.fuse.nodes import Node, Nodes
+from client.fuse.nodes import Look, Node, Nodes
 from client.session import ROOT
 from server.wire.constants import GETATTR_ALL
 from server.wire.messages import Tgetattr, Treaddir, Twalk
@@ -85,7 +85,7 @@ async def test_what_changes_during_a_look_is_not_known(
 async def test_a_look_that_ends_leaves_others_going_on(
     nodes: Nodes, directories: Directories
 ) -> None:
-    other: set[bytes] = set()
+    other = Look()
     nodes.root.listing.looking.append(other)
     await directories.look(nodes.root, [b"a"])
     await directories.names(nodes.root)
@@ -141,8 +141,6 @@ async def test_who_reads_one_directory_after_the_other_has_the_next_read_ahead(
     assert read_ahead(beside) == beside[WALKED : WALKED + WALKED_AHEAD]
     await asyncio.gather(*directories._tasks)
     asked = cable.requests[Treaddir.TYPE], cable.requests[Twalk.TYPE]
-    later = asyncio.gather(*(node.listing.ahead for node in beside if node.listing.ahead))
-    await later
     directories.trust = 0.0  # no more is read ahead
     assert await directories.begin(beside[WALKED]) == [b"in"]
     await directories.know(beside[WALKED], [b"in"])
