@@ -89,6 +89,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = self._loop.create_future()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._turn = asyncio.Lock()
+        self._waiting = 0  # so many wait until the transport takes more
 
     @classmethod
     async def open(cls, dial: Dial, msize: int) -> Self:
@@ -160,8 +162,13 @@ class Connection(asyncio.BufferedProtocol):
             OSError: EAGAIN, too many are on their way.
             ConnectionError: the connection has ended; what was done is unknown.
         """
-        if not self._writable.is_set():
-            await self._writable.wait()
+        if self._waiting or not self._writable.is_set():
+            self._waiting += 1
+            try:
+                async with self._turn:  # in the order in which they came
+                    await self._writable.wait()
+            finally:
+                self._waiting -= 1
         if len(self._calls) + len(requests) > CALLS_MAX:
             raise OSError(errno.EAGAIN, "too many requests are on their way")
         return await self._ask([self._tags.pop() for _ in requests], requests)

@@ -1,5 +1,6 @@
 """connection: what goes out when."""
 
+import asyncio
 import os
 
 import pytest
@@ -49,3 +50,19 @@ async def test_what_nobody_waits_for_goes_out_by_itself(fs: FileSystem, cable: C
     before = cable.requests[Tclunk.TYPE]
     await file.close()
     await cable.reached(Tclunk, before + 1)
+
+
+async def test_what_waits_for_the_transport_goes_out_in_the_order_in_which_it_came(
+    fs: FileSystem,
+) -> None:
+    file = await fs.open("/file", os.O_CREAT | os.O_RDWR | os.O_APPEND)
+    assert fs._current is not None
+    there = fs._current.connection
+    there.pause_writing()
+    writes = [asyncio.ensure_future(file.pwrite(data, 0)) for data in (b"1", b"2", b"3")]
+    await asyncio.sleep(0)
+    writes += [asyncio.ensure_future(file.pwrite(b"4", 0))]
+    there.resume_writing()
+    assert await asyncio.gather(*writes) == [1, 1, 1, 1]
+    assert await file.pread(9, 0) == b"1234"
+    await file.close()
