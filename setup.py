@@ -54,6 +54,7 @@ COMPILED = [
     "server/handlers.py",
     "server/legacy.py",
     "server/meter.py",
+    "server/own.py",
     "server/room.py",
     "server/session.py",
     "server/spin.py",
@@ -61,6 +62,7 @@ COMPILED = [
     "server/vhost/ring.py",
     "server/wire/compiled.py",
     "server/wire/constants.py",
+    "server/wire/entries.py",
     "server/wire/primitives.py",
 ]
 

@@ -22,6 +22,7 @@ from server.wire.constants import (
     SETATTR_SIZE,
     SETATTR_UID,
 )
+from server.wire.entries import split_entries
 from server.wire.messages import (
     Tgetattr,
     Tlcreate,
@@ -32,10 +33,16 @@ from server.wire.messages import (
     Twalk,
     split_records,
 )
+from server.wire.own import Treaddirplus
 from server.wire.primitives import Qid
 
-from .attributes import SECOND, Stat
+from .attributes import SECOND, Stat, stat_of
 from .session import Session
+
+#: A name in a directory, and the attributes of what has it.
+Listed = tuple[bytes, Stat]
+#: Bytes of a directory that are asked for at a time with attributes: some 350 names.
+PLUS = 65536
 
 
 async def enter(session: Session, directory: int, name: bytes) -> tuple[int, Stat]:
@@ -81,12 +88,13 @@ async def enter_all(
 
 
 async def open_copy(
-    session: Session, fid: int, flags: int, ahead: int = 0
+    session: Session, fid: int, names: list[bytes], flags: int, ahead: int = 0
 ) -> tuple[int, Stat, bytes | None]:
-    """A new fid for the same file, open; its attributes; its first ``ahead`` bytes."""
+    """A new fid for what is found from a fid by ``names`` (it itself: none), open; its attributes;
+    its first ``ahead`` bytes."""
     copy = session.new_fid()
     requests: list[tuple[Any, ...]] = [
-        (Twalk, fid, copy, []),
+        (Twalk, fid, copy, names),
         (Tlopen, copy, flags),
         (Tgetattr, copy, GETATTR_ALL),
     ]
@@ -100,7 +108,28 @@ async def open_copy(
     return copy, found, data[0].data if data else None
 
 
-async def records(session: Session, directory: int) -> list[tuple[Qid, int, int, bytes]]:
+async def listed(session: Session, directory: int, most: int) -> tuple[list[Listed], int]:
+    """What is in a directory, with attributes; and what :func:`records` resumes at if that is not
+    all, as it is more than ``most`` names, else 0.
+
+    Raises:
+        OSError: EACCES, it may not be searched.
+    """
+    found: list[Listed] = []
+    offset = 0
+    while len(found) < most:
+        reply = await session.call(Treaddirplus, directory, offset, min(PLUS, session.data_max))
+        some = list(split_entries(reply.data))
+        found += [(name, stat_of(fields)) for _, name, fields in some]
+        if reply.end:
+            return found, 0
+        offset = some[-1][0]
+    return found, offset
+
+
+async def records(
+    session: Session, directory: int, offset: int = 0
+) -> list[tuple[Qid, int, int, bytes]]:
     """What is in a directory, as :func:`.split_records` has it, without ``.`` and ``..``."""
     found: list[tuple[Qid, int, int, bytes]] = []
     fid = session.new_fid()
@@ -110,7 +139,7 @@ async def records(session: Session, directory: int) -> list[tuple[Qid, int, int,
             [
                 (Twalk, directory, fid, []),
                 (Tlopen, fid, O_RDONLY | O_DIRECTORY),
-                (Treaddir, fid, 0, session.data_max),
+                (Treaddir, fid, offset, session.data_max),
             ],
         )
         while listed.data:

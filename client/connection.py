@@ -23,9 +23,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Self, cast
 
-from server.wire.codec import HEADER, MESSAGES, Malformed, Message
-from server.wire.constants import MSIZE_MIN, NOTAG, VERSION
+from server.wire.codec import HEADER, Malformed, Message
+from server.wire.constants import MSIZE_MIN, NOTAG, VERSION, VERSION_OWN
 from server.wire.messages import Rgetattr, Rlerror, Rread, Rreaddir, Tflush, Tversion, Twrite
+from server.wire.own import OWN, Rreaddirplus
 from server.wire.primitives import Buffer
 
 from .attributes import stat_of
@@ -69,12 +70,14 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         msize: the largest message, in bytes.
+        lists: whether the server takes a Treaddirplus.
         carrier: the process that carries it, if one does.
         telling: what tells of that process' errors.
     """
 
     def __init__(self, msize: int) -> None:
         self.msize = msize
+        self.lists = False
         self.carrier: Process | None = None
         self.telling: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -108,15 +111,19 @@ class Connection(asyncio.BufferedProtocol):
             raise UnreachableError(error.errno, error.strerror or str(error)) from error
         assert isinstance(made, cls)
         try:
-            (version,) = await made._ask([NOTAG], [(Tversion, msize, VERSION)])
-            if isinstance(version, OSError):
-                raise version
-            if version.version != VERSION or not MSIZE_MIN <= version.msize <= msize:
+            for dialect in (VERSION_OWN, VERSION):
+                (version,) = await made._ask([NOTAG], [(Tversion, msize, dialect)])
+                if isinstance(version, OSError) or version.version != dialect:
+                    continue
+                if MSIZE_MIN <= version.msize <= msize:
+                    break
+            else:
                 raise OSError(errno.EPROTONOSUPPORT, f"the server answers {version}")
         except BaseException:
             await made.close()
             raise
         made.msize = version.msize
+        made.lists = dialect == VERSION_OWN
         return made
 
     @property
@@ -295,7 +302,7 @@ class Connection(asyncio.BufferedProtocol):
         call = self._calls.get(tag)
         if call is None or kind not in (call.kinds[tag].TYPE + 1, Rlerror.TYPE):
             raise Malformed(f"a reply of type {kind} and tag {tag}")
-        declared = MESSAGES[kind]
+        declared = OWN[kind]
         fields = declared.unpack(buffer, at, end)
         if call.whole.cancelled():
             return  # its tag is free when the Tflush is answered
@@ -307,6 +314,8 @@ class Connection(asyncio.BufferedProtocol):
             call.replies[tag] = stat_of(fields)
         elif declared in (Rread, Rreaddir):
             call.replies[tag] = declared(bytes(fields[0]))
+        elif declared is Rreaddirplus:
+            call.replies[tag] = Rreaddirplus(fields[0], bytes(fields[1]))
         else:
             call.replies[tag] = declared(*fields)
         if len(call.replies) == len(call.kinds):

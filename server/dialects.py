@@ -6,7 +6,8 @@ from typing import Final
 
 from .handlers import HANDLERS, Handlers
 from .legacy import Plain, Unix
-from .wire.constants import VERSION, VERSION_PLAIN, VERSION_UNIX
+from .own import OWN
+from .wire.constants import VERSION, VERSION_OWN, VERSION_PLAIN, VERSION_UNIX
 from .wire.messages import Rlerror
 
 
@@ -30,6 +31,7 @@ NATIVE: Final = Dialect(VERSION, HANDLERS, Rlerror.pack)
 
 _DIALECTS: Final = {
     VERSION: NATIVE,
+    VERSION_OWN: Dialect(VERSION_OWN, HANDLERS | OWN, Rlerror.pack),
     VERSION_UNIX: Dialect(VERSION_UNIX, Unix().handlers(), Unix.error),
     VERSION_PLAIN: Dialect(VERSION_PLAIN, Plain().handlers(), Plain.error),
 }

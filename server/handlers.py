@@ -460,7 +460,11 @@ def unlinkat(client: Client, tag: int, dirfid: int, name: bytes, flags: int) -> 
 @handles(m.Tgetattr)
 def getattr(client: Client, tag: int, fid: int, request_mask: int) -> Reply:  # noqa: A001
     """All fields are always valid."""
-    node = client.get(fid).node
+    return attributes(tag, client.get(fid).node)
+
+
+def attributes(tag: int, node: Node) -> bytes:
+    """The Rgetattr of a node."""
     return m.Rgetattr.pack(
         tag,
         GETATTR_ALL,

@@ -26,7 +26,7 @@ from .listener import Server
 from .meter import BOUNDS, Meter
 from .store import Store
 from .wire import legacy
-from .wire.codec import MESSAGES
+from .wire.own import OWN
 
 #: The most clients that are told of one by one, and how many in one turn.
 CLIENTS: Final = 2048
@@ -36,7 +36,7 @@ UNKNOWN: Final = "unknown"
 
 _NAMES: Final = {
     kind: message.__name__
-    for kind, message in (legacy.UNIX | legacy.PLAIN | MESSAGES).items()
+    for kind, message in (legacy.UNIX | legacy.PLAIN | OWN).items()
     if message.__name__.startswith("T")
 }
 #: Of names for the same number, the one that the documentation uses.

@@ -11,11 +11,14 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from ..chain import records
+from .. import chain
+from ..attributes import Stat
+from ..session import Session
 from .nodes import Known, Look, Node, Nodes
 
 T = TypeVar("T")
@@ -73,7 +76,7 @@ class Directories:
                 names = await asyncio.shield(ahead)
                 if time.monotonic() < node.listing.whole:
                     return names
-        return await self.names(node)
+        return await self.names(node, AHEAD_MAX)
 
     def _walk_on(self, parent: Node) -> None:
         """Somebody reads a directory in this one."""
@@ -96,7 +99,7 @@ class Directories:
     async def _looked_at(self, node: Node) -> list[bytes]:
         """The names in a directory; what the first of them are is known then."""
         try:
-            names = await self.names(node)
+            names = await self.names(node, TOGETHER)
             await self.know(node, names[:TOGETHER])
         finally:
             self._nodes.let_go(node)  # if the kernel has forgotten it meanwhile
@@ -119,11 +122,20 @@ class Directories:
             )
         finally:
             parent.listing.looking.remove(look)
+        self._learn(
+            parent,
+            look,
+            (
+                (name, *one)
+                for name, one in zip(names, ones, strict=True)
+                if not isinstance(one, OSError)
+            ),
+        )
+
+    def _learn(self, parent: Node, look: Look, ones: Iterable[tuple[bytes, Node, Stat]]) -> None:
+        """What was found by a look at a directory is known now."""
         found: dict[bytes, Known] = {}
-        for name, one in zip(names, ones, strict=True):
-            if isinstance(one, OSError):
-                continue
-            node, attributes = one
+        for name, node, attributes in ones:
             linked = attributes.st_nlink > 1 and not attributes.is_dir
             old = look.distrusted or name in look.changes
             if old or node.is_written or linked:  # or it changes under another name
@@ -148,20 +160,42 @@ class Directories:
             for name in [name for name, one in known.items() if one is None]:
                 del known[name]
 
-    async def names(self, parent: Node) -> list[bytes]:
-        """The names in a directory; others are known not to be there."""
+    async def names(self, parent: Node, most: int = 0) -> list[bytes]:
+        """The names in a directory; others are known not to be there.
+
+        What the first of them are is known then, too, about ``most``, if the server can tell.
+        """
         look = Look()
         parent.listing.looking.append(look)
         until = time.monotonic() + self.trust
         try:
-            names = [name for *_, name in await self._nodes.on(parent, records)]
+            listed, names = await self._nodes.on(
+                parent, partial(self._listed, most=most if self.trust else 0)
+            )
         finally:
             parent.listing.looking.remove(look)
+        if listed:
+            ones = [(name, self._nodes.found(parent, name, found), found) for name, found in listed]
+            self._learn(parent, look, ones)
         if self.trust and not look.distrusted:
             parent.listing.whole = until
             for name in look.changes.union(names):
                 parent.listing.known.setdefault(name)
         return names
+
+    async def _listed(
+        self, session: Session, directory: int, most: int
+    ) -> tuple[list[chain.Listed], list[bytes]]:
+        """What of a directory was found with attributes, and all of its names."""
+        listed: list[chain.Listed] = []
+        rest = 0
+        if most and session.connection.lists:
+            with suppress(PermissionError):  # it may be read, but not searched
+                listed, rest = await chain.listed(session, directory, most)
+                if not rest:
+                    return listed, [name for name, _ in listed]
+        others = await chain.records(session, directory, rest)
+        return listed, [*(name for name, _ in listed), *(name for *_, name in others)]
 
     async def _names_ahead(self, parent: Node) -> None:
         """Somebody asks for names that are not there."""
@@ -172,9 +206,9 @@ class Directories:
     async def _look_ahead(self, parent: Node) -> None:
         """Somebody asks for one name after the other."""
         with suppress(OSError):
-            names = await self.names(parent)
+            names = await self.names(parent, AHEAD_MAX)
             for start in range(0, min(len(names), AHEAD_MAX), TOGETHER):
-                await self.look(parent, names[start : start + TOGETHER])
+                await self.know(parent, names[start : start + TOGETHER])
         parent.listing.hits = 0
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

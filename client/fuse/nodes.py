@@ -244,9 +244,11 @@ class Nodes:
             fid, found = await enter(session, directory, node.name)
         except (FileNotFoundError, NotADirectoryError):
             raise OSError(errno.ESTALE, "gone") from None
-        if (self._number(found.st_ino), found.st_gen) != (node.ino, node.gen):
+        try:
+            self.require_same(node, found)
+        except OSError:
             session.clunk(fid)
-            raise OSError(errno.ESTALE, "another file")
+            raise
         self._take(node, session, fid)
         return node.fid
 
@@ -256,6 +258,21 @@ class Nodes:
             session.clunk(fid)
         else:
             node.session, node.fid = session, fid
+
+    async def way(self, node: Node, session: Session) -> tuple[int, list[bytes]]:
+        """How a node is walked to: a fid, and names from there.
+
+        Raises:
+            OSError: ESTALE, it is not where it was.
+        """
+        if node.session is not session and node.parent is not None and node.name is not None:
+            return await self.fid(node.parent, session), [node.name]
+        return await self.fid(node, session), []
+
+    def require_same(self, node: Node, found: Stat) -> None:
+        """Refuse (ESTALE) what was found instead of a node."""
+        if (self._number(found.st_ino), found.st_gen) != (node.ino, node.gen):
+            raise OSError(errno.ESTALE, "another file")
 
     async def enter(self, session: Session, parent: Node, name: bytes) -> tuple[Node, Stat]:
         """The node of what has this name in a directory, and its attributes."""

@@ -360,12 +360,18 @@ class Operations:
             await self._degrade(node, bool(how & protocol.OPEN_KILL_SUIDGID))
         ahead = CHUNK if not wanted and self._directories.trust and 0 < node.seen[0] <= LARGE else 0
 
-        async def open_(session: Session, fid: int) -> tuple[File, Stat, bytes | None]:
-            copy, found, head = await chain.open_copy(session, fid, wanted, ahead)
+        async def open_(session: Session) -> tuple[File, Stat, bytes | None]:
+            fid, names = await self._nodes.way(node, session)
+            copy, found, head = await chain.open_copy(session, fid, names, wanted, ahead)
             path = node.path if node.name is not None else b"/"
             return File(self._fs, path, flags & O_ACCMODE, session, copy, found), found, head
 
-        file, found, head = await self._nodes.on(node, open_)
+        file, found, head = await self._fs.do(b"", open_)
+        try:
+            self._nodes.require_same(node, found)
+        except OSError:
+            file.let_go()
+            raise
         if not found.st_nlink and node.name is not None:
             file.let_go()
             raise OSError(errno.ESTALE, "removed by somebody else")

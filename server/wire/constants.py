@@ -3,6 +3,7 @@
 from typing import Final
 
 VERSION: Final = b"9P2000.L"
+VERSION_OWN: Final = b"9P2000.L.tmpfs9p"
 VERSION_UNIX: Final = b"9P2000.u"
 VERSION_PLAIN: Final = b"9P2000"
 VERSION_UNKNOWN: Final = b"unknown"

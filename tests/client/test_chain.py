@@ -65,9 +65,9 @@ async def test_several_names_at_a_time(fs: FileSystem, session: Session) -> None
 async def test_a_copy_is_opened_and_read(fs: FileSystem, session: Session) -> None:
     await fs.write_bytes("/f", b"12345")
     fid, _ = await chain.enter(session, ROOT, b"f")
-    _, found, head = await chain.open_copy(session, fid, os.O_RDONLY, 3)
+    _, found, head = await chain.open_copy(session, fid, [], os.O_RDONLY, 3)
     assert (found.st_size, head) == (5, b"123")
-    _, found, head = await chain.open_copy(session, fid, os.O_RDWR)
+    _, found, head = await chain.open_copy(session, fid, [], os.O_RDWR)
     assert (found.st_size, head) == (5, None)
 
 
@@ -75,6 +75,24 @@ async def test_a_copy_is_opened_and_read(fs: FileSystem, session: Session) -> No
 async def test_a_directory_is_listed(fs: FileSystem, session: Session) -> None:
     await fs.write_bytes("/f", b"")
     assert [name for *_, name in await chain.records(session, ROOT)] == [b"f"]
+
+
+@pytest.mark.parametrize("backwards", [False])
+async def test_a_directory_is_listed_with_attributes(
+    fs: FileSystem, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        await fs.write_bytes(f"/{number:02}", bytes(number))
+    names = await fs.listdir("/")
+    every = [(os.fsencode(name), await fs.stat(name)) for name in names]
+    assert await chain.listed(session, ROOT, 100) == (every, 0)
+    monkeypatch.setattr(chain, "PLUS", 2000)  # some 12 names
+    assert await chain.listed(session, ROOT, 100) == (every, 0)
+    some, rest = await chain.listed(session, ROOT, 15)
+    assert some == every[: len(some)]
+    others = [os.fsdecode(name) for *_, name in await chain.records(session, ROOT, rest)]
+    assert others == names[len(some) :]
+    assert 15 <= len(some) < 30
 
 
 @ORDERS
@@ -114,5 +132,5 @@ async def test_fids_that_nobody_gets_are_used_again(session: Session) -> None:
         with raises_errno(errno.ENOENT):
             await chain.enter(session, ROOT, b"none")
         with raises_errno(errno.EISDIR):
-            await chain.open_copy(session, ROOT, os.O_RDWR)
+            await chain.open_copy(session, ROOT, [], os.O_RDWR)
     assert session._last < 10

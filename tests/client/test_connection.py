@@ -1,13 +1,18 @@
 """connection: what goes out when."""
 
 import asyncio
+import errno
 import os
 
 import pytest
 
 from client import connection
 from client.filesystem import FileSystem
+from server import dialects
+from server.address import Unix
+from server.wire.constants import VERSION, VERSION_OWN, VERSION_PLAIN
 from server.wire.messages import Tclunk, Tlock
+from tests.server.peer import raises_errno
 
 from .cable import Cable
 
@@ -50,6 +55,30 @@ async def test_what_nobody_waits_for_goes_out_by_itself(fs: FileSystem, cable: C
     before = cable.requests[Tclunk.TYPE]
     await file.close()
     await cable.reached(Tclunk, before + 1)
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["knows less", "refuses what it knows not"])
+async def test_a_server_that_is_another_is_spoken_to_in_9p2000_l(
+    server: Unix, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    async with FileSystem(f"unix://{server.path}") as fs:
+        assert (await fs._session()).connection.lists
+    monkeypatch.delitem(dialects._DIALECTS, VERSION_OWN)
+    if refuses:
+        monkeypatch.delitem(dialects._DIALECTS, VERSION_PLAIN)
+    async with FileSystem(f"unix://{server.path}") as fs:
+        assert not (await fs._session()).connection.lists
+        await fs.write_bytes("/file", b"data")
+        assert await fs.listdir("/") == ["file"]
+
+
+async def test_a_server_that_does_not_speak_9p2000_l_is_refused(
+    server: Unix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(dialects._DIALECTS, VERSION_OWN)
+    monkeypatch.delitem(dialects._DIALECTS, VERSION)
+    with raises_errno(errno.EPROTONOSUPPORT):
+        await FileSystem(f"unix://{server.path}").__aenter__()
 
 
 async def test_what_waits_for_the_transport_goes_out_in_the_order_in_which_it_came(

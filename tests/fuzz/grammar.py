@@ -18,7 +18,8 @@ from typing import Any
 from server.wire import constants as c
 from server.wire import legacy
 from server.wire import messages as m
-from server.wire.codec import HEADER, MESSAGES, Message
+from server.wire.codec import HEADER, Message
+from server.wire.own import OWN, Treaddirplus
 from tests.server.strategies import kinds
 from tests.server.vhost import frontend as f
 from tmpfs_core.frames import BLOCK, FRAME
@@ -53,7 +54,7 @@ SETATTR = tuple(1 << bit for bit in range(10))
 #: The requests of each dialect.
 REQUESTS = [
     [cls for cls in messages.values() if cls.__name__.startswith("T")]
-    for messages in (MESSAGES, legacy.PLAIN, legacy.UNIX)
+    for messages in (OWN, legacy.PLAIN, legacy.UNIX)
 ]
 #: How often each dialect is spoken.
 SPOKEN = (6, 2, 2)
@@ -131,7 +132,7 @@ BY_NAME: dict[str, Choice] = {
     "perm": _of(0o644, 0o644, 0o7777, c.DMDIR | 0o755, *DM),
     "stat": _stat,
     "extension": _of(b"", b"1", b"2\n", b"c 1 3", b"b 8", b"a", b"\xff"),
-    "version": _of(c.VERSION, c.VERSION, c.VERSION_UNIX, c.VERSION_PLAIN, b"9P2000.x", b""),
+    "version": _of(c.VERSION, c.VERSION_OWN, c.VERSION_UNIX, c.VERSION_PLAIN, b"9P2000.x", b""),
     "wnames": lambda dice: [_name(dice) for _ in range(dice.choice((0, 1, 1, 1, 2, 3, 17)))],
 }
 #: Where a field of a message is another thing than its name tells of others.
@@ -151,6 +152,7 @@ SPECIAL: dict[type[Message], dict[str, Choice]] = {
     m.Tattach: {"fid": _mostly(0, *PLACES)},
     m.Twalk: {"fid": _mostly(0, 0, *FILES, *PLACES)},
     m.Tstatfs: {"fid": _mostly(0)},
+    Treaddirplus: {"fid": _mostly(0), "offset": _of(0, 2, 3, 7)},
     legacy.Topen: {"mode": _of(*OLD_OPEN)},
     legacy.Tcreate: {"mode": _of(*OLD_OPEN), "fid": _mostly(*PLACES)},
     legacy.TcreateUnix: {"mode": _of(*OLD_OPEN), "fid": _mostly(*PLACES)},
@@ -190,7 +192,7 @@ def begun(conn: int, aname: bytes = b"", version: bytes = c.VERSION) -> Step:
 
 
 def _begun(dice: Random, conn: int) -> Step:
-    versions = (c.VERSION, c.VERSION_PLAIN, c.VERSION_UNIX)
+    versions = (c.VERSION_OWN, c.VERSION_PLAIN, c.VERSION_UNIX)
     return begun(conn, BY_NAME["aname"](dice), *dice.choices(versions, SPOKEN))
 
 

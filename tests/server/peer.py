@@ -30,6 +30,7 @@ from server.wire import constants as c
 from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import HEADER, MESSAGES, Message, Qid, Table, parse
+from server.wire.own import OWN
 from tmpfs_core.mount import Mount
 from tmpfs_core.vnode import NotResident
 
@@ -56,6 +57,7 @@ ERRNO = {os.strerror(code).encode(): code for code in sorted(errno.errorcode, re
 #: The messages of each dialect.
 DIALECTS: dict[bytes, Table] = {
     c.VERSION: MESSAGES,
+    c.VERSION_OWN: OWN,
     c.VERSION_UNIX: legacy.UNIX,
     c.VERSION_PLAIN: legacy.PLAIN,
 }

@@ -4,9 +4,10 @@ from typing import Any, get_type_hints
 
 from hypothesis import strategies as st
 
-from server.wire.codec import MESSAGES, Kind, Message, Qid
+from server.wire.codec import Kind, Message, Qid
+from server.wire.own import OWN
 
-REQUESTS = [cls for cls in MESSAGES.values() if cls.__name__.startswith("T")]
+REQUESTS = [cls for cls in OWN.values() if cls.__name__.startswith("T")]
 
 #: Kind -> what such a field may hold.
 Choices = dict[str, st.SearchStrategy[Any]]

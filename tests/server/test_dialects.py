@@ -7,6 +7,7 @@ from server.wire import constants as c
 from server.wire import legacy
 from server.wire.codec import MESSAGES, Table
 from server.wire.messages import Tflush, Tversion
+from server.wire.own import OWN
 
 #: What a session answers itself.
 BY_SESSION = {Tversion.TYPE, Tflush.TYPE}
@@ -18,7 +19,7 @@ def dialect(version: bytes) -> Dialect:
     return found
 
 
-@pytest.mark.parametrize("version", [c.VERSION, c.VERSION_UNIX, c.VERSION_PLAIN])
+@pytest.mark.parametrize("version", [c.VERSION, c.VERSION_OWN, c.VERSION_UNIX, c.VERSION_PLAIN])
 def test_a_dialect_is_found_by_its_name(version: bytes) -> None:
     assert dialect(version).version == version
     assert (dialect(version) is NATIVE) == (version == c.VERSION)
@@ -31,7 +32,12 @@ def test_an_unknown_extension_is_the_dialect_that_it_extends() -> None:
 
 @pytest.mark.parametrize(
     ("version", "messages"),
-    [(c.VERSION, MESSAGES), (c.VERSION_UNIX, legacy.UNIX), (c.VERSION_PLAIN, legacy.PLAIN)],
+    [
+        (c.VERSION, MESSAGES),
+        (c.VERSION_OWN, OWN),
+        (c.VERSION_UNIX, legacy.UNIX),
+        (c.VERSION_PLAIN, legacy.PLAIN),
+    ],
 )
 def test_every_request_of_a_dialect_is_answered(version: bytes, messages: Table) -> None:
     requests = {cls.TYPE for cls in messages.values() if cls.__name__.startswith("T")}

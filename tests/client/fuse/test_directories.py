@@ -1,27 +1,35 @@
 """directories: what is believed to be in them, and for how long."""
 
 import asyncio
+import errno
+import os
 import time
+from typing import Any
 
 import pytest
 
+from client import chain
 from client.filesystem import FileSystem
 from client.fuse.directories import MISSES, WALKED, WALKED_AHEAD, Directories
 from client.fuse.nodes import Look, Node, Nodes
 from client.session import ROOT
+from server.wire.codec import Message
 from server.wire.constants import GETATTR_ALL
 from server.wire.messages import Tgetattr, Treaddir, Twalk
+from server.wire.own import Treaddirplus
 
 from ..cable import Cable
 
 TRUST = 60.0
 
 
-@pytest.fixture
-async def nodes(fs: FileSystem) -> Nodes:
+@pytest.fixture(params=[True, False], ids=["own", "L"])
+async def nodes(request: pytest.FixtureRequest, fs: FileSystem) -> Nodes:
+    """Of a server of this project, and of another."""
     for name in ("a", "b", "c"):
         await fs.write_bytes(f"/{name}", b"data")
     session = await fs._session()
+    session.connection.lists = request.param
     return Nodes(fs, session, await session.call(Tgetattr, ROOT, GETATTR_ALL))
 
 
@@ -114,6 +122,52 @@ async def test_who_asks_for_what_is_not_there_has_the_names_listed(
     assert cable.requests[Treaddir.TYPE] == 2
 
 
+async def test_what_is_read_is_known_then(
+    nodes: Nodes, directories: Directories, cable: Cable
+) -> None:
+    names = await directories.begin(nodes.root)
+    await directories.know(nodes.root, names)
+    known = nodes.root.listing.known
+    assert sorted(known) == [b"a", b"b", b"c"]
+    for name, one in known.items():
+        assert one is not None
+        assert one.found == await nodes.fs.stat(name)
+    own = (await nodes.fs._session()).connection.lists
+    asked = cable.requests[Treaddirplus.TYPE], cable.requests[Treaddir.TYPE]
+    assert asked == ((1, 0) if own else (0, 2))
+
+
+async def test_of_a_large_directory_the_first_names_are_known(
+    nodes: Nodes, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "PLUS", 2000)  # some 12 names
+    for number in range(40):
+        await nodes.fs.write_bytes(f"/{number}", b"")
+    names = await directories.names(nodes.root, 15)
+    assert sorted(names) == sorted(map(os.fsencode, await nodes.fs.listdir("/")))
+    known = [name for name in names if nodes.root.listing.known[name] is not None]
+    assert known == names[: len(known)]
+    own = (await nodes.fs._session()).connection.lists
+    assert (15 <= len(known) < 30) if own else not known
+    await directories.know(nodes.root, names)
+    assert all(nodes.root.listing.known.values())
+
+
+async def test_what_may_not_be_searched_is_listed_by_name(
+    nodes: Nodes, directories: Directories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await nodes.fs._session()
+    call = session.call
+
+    async def refused(kind: type[Message], *fields: Any) -> Any:
+        if kind is Treaddirplus:
+            raise PermissionError(errno.EACCES, "it may not be searched")
+        return await call(kind, *fields)
+
+    monkeypatch.setattr(session, "call", refused)
+    assert sorted(await directories.begin(nodes.root)) == [b"a", b"b", b"c"]
+
+
 @pytest.fixture
 async def beside(nodes: Nodes, directories: Directories) -> list[Node]:
     """Directories in the root, each with a file in it; the kernel was told of them."""
@@ -140,11 +194,11 @@ async def test_who_reads_one_directory_after_the_other_has_the_next_read_ahead(
         assert await directories.begin(node) == [b"in"]
     assert read_ahead(beside) == beside[WALKED : WALKED + WALKED_AHEAD]
     await asyncio.gather(*directories._tasks)
-    asked = cable.requests[Treaddir.TYPE], cable.requests[Twalk.TYPE]
+    asked = dict(cable.requests)
     directories.trust = 0.0  # no more is read ahead
     assert await directories.begin(beside[WALKED]) == [b"in"]
     await directories.know(beside[WALKED], [b"in"])
-    assert asked == (cable.requests[Treaddir.TYPE], cable.requests[Twalk.TYPE])
+    assert asked == cable.requests
 
 
 async def test_each_that_was_read_has_another_read_ahead(

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import HEADER, MESSAGES, Malformed, Message, Qid, Table, parse
+from server.wire.own import OWN
 
 from ..strategies import kinds, messages
 
-TABLES = (MESSAGES, legacy.UNIX, legacy.PLAIN)
+TABLES = (MESSAGES, OWN, legacy.UNIX, legacy.PLAIN)
 ALL = sorted(
     {cls for table in TABLES for cls in table.values()}, key=lambda cls: (cls.TYPE, cls.__name__)
 )
@@ -132,8 +133,8 @@ def test_data_longer_than_its_frame_is_malformed() -> None:
 # Data
 
 
-def test_there_are_three_messages_with_data() -> None:
-    assert [cls.__name__ for cls in WITH_DATA] == ["Rreaddir", "Rread", "Twrite"]
+def test_there_are_four_messages_with_data() -> None:
+    assert [cls.__name__ for cls in WITH_DATA] == ["Rreaddir", "Rreaddirplus", "Rread", "Twrite"]
 
 
 @pytest.mark.parametrize("cls", WITH_DATA, ids=lambda cls: cls.__name__)

@@ -1,0 +1,41 @@
+"""Own: handlers of what this project's client asks for besides (see :mod:`.wire.own`)."""
+
+import errno
+from typing import Final
+
+from tmpfs_core import vnops
+from tmpfs_core.errors import refuse
+from tmpfs_core.permissions import EXECUTE, READ, require
+
+from .fids import Client
+from .handlers import Handlers, Reply, attributes, handles
+from .wire.constants import IOHDRSZ
+from .wire.entries import pack_entry
+from .wire.own import Rreaddirplus, Treaddirplus
+
+#: Those that 9P2000.L does not have.
+OWN: Final[Handlers] = {}
+
+
+@handles(Treaddirplus, OWN)
+def readdirplus(client: Client, tag: int, fid: int, offset: int, count: int) -> Reply:
+    """Whole records only, without ``.`` and ``..``, for who may read and search the directory.
+
+    Raises:
+        OSError: EINVAL, not one record fits into ``count``; ENOTDIR; EACCES; EBADF.
+    """
+    held = client.get(fid)
+    require(held.node, held.cred, READ | EXECUTE)
+    room = min(count, client.msize - IOHDRSZ)
+    records = []
+    end = 1
+    for entry in vnops.readdir(held.node, offset):
+        record = pack_entry(entry.cookie, entry.name, attributes(tag, entry.node))
+        room -= len(record)
+        if room < 0:
+            end = 0
+            break
+        records.append(record)
+    if not records and not end:
+        refuse(errno.EINVAL)
+    return Rreaddirplus.pack(tag, end, b"".join(records))

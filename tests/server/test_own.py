@@ -1,0 +1,98 @@
+"""own: what this project's own client can ask for besides 9P2000.L."""
+
+import errno
+
+import pytest
+
+from server.wire import constants as c
+from server.wire import messages as m
+from server.wire.entries import split_entries
+from server.wire.own import Treaddirplus
+from tmpfs_core.access import Cred
+
+from .peer import ROOT, UNKNOWN, MakePeer, Peer, raises_errno
+
+#: Bytes of an entry whose name has one letter.
+ENTRY = 8 + 2 + 1 + 153
+
+
+@pytest.fixture
+def own(peers: MakePeer) -> Peer:
+    """A client of the dialect, with some names in the root."""
+    peer = peers(begin=False)
+    begun = m.Tversion(1 << 20, c.VERSION_OWN)
+    assert peer.call(begun, c.NOTAG) == m.Rversion(1 << 20, c.VERSION_OWN)
+    peer.call(m.Tattach(ROOT, c.NOFID, b"root", b"", 0))
+    for name in (b"a", b"b", b"c"):
+        peer.write(peer.create(name), b"data of " + name)
+    peer.mkdir(b"d")
+    return peer
+
+
+def whole(peer: Peer, fid: int, count: int) -> list[tuple[bytes, m.Rgetattr]]:
+    """All that is in a directory, so many bytes at a time."""
+    found = []
+    offset, end = 0, 0
+    while not end:
+        reply = peer.call(Treaddirplus(fid, offset, count))
+        end = reply.end
+        assert len(reply.data) <= count
+        for offset, name, fields in split_entries(reply.data):  # noqa: B007 the last one is used
+            found.append((name, m.Rgetattr(*fields)))
+    return found
+
+
+@pytest.mark.parametrize("count", [ENTRY, 2 * ENTRY, 3 * ENTRY + 1, 1 << 24])
+def test_a_directory_is_read_with_attributes(own: Peer, count: int) -> None:
+    names = (b"a", b"b", b"c", b"d")
+    assert whole(own, ROOT, count) == [(name, own.stat(own.walk(name))) for name in names]
+
+
+def test_its_fid_may_be_open_and_need_not(own: Peer) -> None:
+    assert whole(own, own.open(flags=c.O_RDONLY), 4096) == whole(own, ROOT, 4096)
+
+
+def test_an_empty_directory_ends_at_once(own: Peer) -> None:
+    reply = own.call(Treaddirplus(own.walk(b"d"), 0, 0))
+    assert (reply.end, reply.data) == (1, b"")
+
+
+def test_what_does_not_fit_is_refused(own: Peer) -> None:
+    with raises_errno(errno.EINVAL):
+        own.call(Treaddirplus(ROOT, 0, ENTRY - 1))
+
+
+def test_a_reply_is_no_larger_than_agreed_on(own: Peer) -> None:
+    own.call(m.Tversion(4096, c.VERSION_OWN), c.NOTAG)
+    own.call(m.Tattach(ROOT, c.NOFID, b"root", b"", 0))
+    for number in range(100):
+        own.create(b"%d" % number)
+    assert len(whole(own, ROOT, 4096 - c.IOHDRSZ)) == 104
+    assert not own.call(Treaddirplus(ROOT, 0, 1 << 31)).end
+
+
+def test_only_directories_have_it(own: Peer) -> None:
+    with raises_errno(errno.ENOTDIR):
+        own.call(Treaddirplus(own.walk(b"a"), 0, 4096))
+    with raises_errno(errno.EBADF):
+        own.call(Treaddirplus(UNKNOWN, 0, 4096))
+
+
+@pytest.mark.parametrize(
+    ("mode", "allowed"), [(0o755, True), (0o754, False), (0o751, False), (0o705, True)]
+)
+def test_it_is_for_who_may_read_and_search(own: Peer, mode: int, allowed: bool) -> None:
+    directory = own.walk(b"d")
+    own.call(m.Tsetattr(directory, c.SETATTR_MODE, mode, 0, 0, 0, 0, 0, 0, 0))
+    own.session.client.fids[directory].cred = Cred(1001, gid=2001, checked=True)
+    request = Treaddirplus(directory, 0, 4096)
+    if allowed:
+        assert own.call(request).end
+    else:
+        with raises_errno(errno.EACCES):
+            own.call(request)
+
+
+def test_who_speaks_9p2000_l_does_not_have_it(peer: Peer) -> None:
+    peer.feed(Treaddirplus(ROOT, 0, 4096).frame(1))
+    assert peer.reply(1) == m.Rlerror(errno.EOPNOTSUPP)
