@@ -3,18 +3,23 @@
 First, what it adds to a request within the server: Tgetattr in ``Session.receive``, without a
 socket, in many runs that are so short that most of them are not disturbed; the least counts.
 
-Then, under full load: servers with metrics and without take the same load in turns, in short
-rounds.  What counts is the CPU time that a server takes for an operation, again the least of all.
-Two servers that are the same differ by some percent for as long as they live, by where their memory
-lies; so there are many generations of servers, of which the mean is told, and its standard error.
+Then, under full load: one server, in this process, under a load that goes on, counts the requests
+of a short slice of time, and not those of the next.  What counts is the CPU time of a request.  Two
+servers that are the same differ by some percent for as long as they live, by where their memory
+lies, which is why there is but one.  A slice is compared to one beside it, of the same group of
+three in random order; of the groups of a batch, the mean of the middle half of the ratios is taken,
+and the mean of the batches is told, with its standard error.
 
-Both have a control, a third one without metrics: its ratio would be 1 if nothing but the metrics
+Both have a control, where nothing is counted: its ratio would be 1 if nothing but the metrics
 made a difference, and says how far the other can be trusted.  Last, what one scrape takes.  Writes
 bench/results/metrics.md.
 """
 
-import contextlib
+import asyncio
+import logging
 import math
+import os
+import random
 import socket
 import statistics
 import tempfile
@@ -23,27 +28,45 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import structlog
+import uvloop
+
 from bench.report import conditions, table
 from bench.throughput import LARGE, Workload
-from bench.tools import MSIZE, OURS, RESULTS, Server, build, load, ours, pin_load, pinned, why_not
+from bench.tools import (
+    CPUS,
+    MSIZE,
+    OURS,
+    RESULTS,
+    Server,
+    build,
+    load_command,
+    ours,
+    pinned,
+    why_not,
+)
+from server.address import Tcp
 from server.exports import Export, Exports
 from server.fids import Client
 from server.identity import Peer
 from server.limits import Limits
+from server.listener import Server as Listener
 from server.meter import Meter
 from server.room import Room
 from server.session import Session
+from server.store import Store
 from server.wire import messages as m
 from server.wire.constants import GETATTR_BASIC, NOFID, NOTAG, VERSION
 from tmpfs_core.mount import Mount
 
-GENERATIONS, ROUNDS = 30, 3
-SECONDS = 0.2
+#: Under load: seconds of a workload, of its beginning that do not count, and of a slice; and how
+#: many batches its groups make.
+SECONDS, WARM, SLICE = 60, 2, 0.02
+BATCHES = 20
 SCRAPES = 50
-#: Requests in a pass, passes in a run, and runs, within the server.
-PASS, PASSES, RUNS = 32, 8, 500
-HEAD = ["request", "CPU time, ns", "with metrics, by that without", "the control, by that"]
-NAMES = ["without", "with", "control"]
+#: Requests in a pass, passes in a run, runs, and how often all of that is done, within the server.
+PASS, PASSES, RUNS, TIMES = 32, 8, 500, 30
+HEAD = ["requests", "CPU time of one, ns", "with metrics, by that without", "the control, by that"]
 #: CPU time of a request in nanoseconds: without metrics, with them, and in the control.
 Costs = Sequence[float]
 WORKLOADS = [
@@ -87,13 +110,72 @@ def inside() -> list[float]:
     return least
 
 
-def row(what: str, generations: Sequence[Costs]) -> list[str]:
-    """The mean cost, and the mean ratios with their standard errors."""
-    cells = [what, f"{statistics.mean(without for without, _, _ in generations):,.0f}"]
+class Metered:
+    """A server, at ``address``, whose requests are counted or not."""
+
+    def __init__(self) -> None:
+        mount = Mount(1 << 30, 100_000)
+        store = Store(mount.memory, Limits().max_depth)
+        store.put(Export("", mount))
+        self._meter = Meter()
+        self._server = Listener(store, MSIZE, Limits(), meter=self._meter)
+        where = self._server.listen(Tcp("127.0.0.1", 0))
+        assert isinstance(where, Tcp)
+        self.address = f"{where.host}:{where.port}"
+
+    async def slice(self, counts: bool) -> float:
+        """The CPU time of a request in a slice of time; NaN if there is none."""
+        sessions = [each.session for each in self._server.clients]
+        for each in sessions:
+            each._meter = self._meter if counts else None
+        requests = sum(each.requests for each in sessions)
+        begin = time.thread_time_ns()
+        await asyncio.sleep(SLICE)
+        took = time.thread_time_ns() - begin
+        done = sum(each.requests for each in sessions) - requests
+        return took / done if done else math.nan
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+
+async def compare(npload: str, server: Metered, workload: Workload) -> list[Costs]:
+    """What a request costs: without metrics, with them, and in the control, in each group."""
+    command = load_command(
+        npload, Server("ours", server.address, 0), workload.name, workload.options, SECONDS
+    )
+    load = await asyncio.create_subprocess_exec(
+        *pinned(command, CPUS[-1]), stdout=asyncio.subprocess.DEVNULL
+    )
+    ended = asyncio.create_task(load.wait())
+    await asyncio.sleep(WARM)
+    groups = []
+    while not ended.done():
+        costs = [math.nan] * 3
+        for place in random.sample(range(3), 3):
+            costs[place] = await server.slice(counts=place == 1)
+        groups.append(costs)
+    if await ended:
+        raise RuntimeError(f"{command} failed")
+    return [costs for costs in groups if not math.isnan(sum(costs))]
+
+
+def ratios(groups: Sequence[Costs], place: int) -> list[float]:
+    """Of each batch of groups, the mean of the middle half of the ratios to the cost without."""
+    found = []
+    for batch in range(BATCHES):
+        some = sorted(costs[place] / costs[0] for costs in groups[batch::BATCHES])
+        found.append(statistics.mean(some[len(some) // 4 : -(len(some) // 4) or None]))
+    return found
+
+
+def row(what: str, groups: Sequence[Costs]) -> list[str]:
+    """The median cost, and the mean ratios with their standard errors."""
+    cells = [what, f"{statistics.median(without for without, _, _ in groups):,.0f}"]
     for place in (1, 2):
-        ratios = [costs[place] / costs[0] for costs in generations]
-        error = statistics.stdev(ratios) / math.sqrt(len(ratios))
-        cells.append(f"{statistics.mean(ratios):.3f} ± {error:.3f}")
+        each = ratios(groups, place)
+        error = statistics.stdev(each) / math.sqrt(len(each))
+        cells.append(f"{statistics.mean(each):.3f} ± {error:.3f}")
     return cells
 
 
@@ -101,23 +183,6 @@ def cpu_time(pid: int) -> float:
     """Seconds that all threads of a process have run (schedstat of proc(5))."""
     stats = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(stat.read_text().split()[0]) for stat in stats) / 1e9
-
-
-def measure(npload: str, server: Server, workload: Workload) -> float:
-    """The server's CPU time for one operation, in nanoseconds."""
-    before = cpu_time(server.pid)
-    ops = load(npload, server, workload.name, workload.options, SECONDS).ops
-    return (cpu_time(server.pid) - before) / (ops * SECONDS) * 1e9
-
-
-def compare(npload: str, workload: Workload, servers: Sequence[Server]) -> Costs:
-    """What an operation costs the servers: without metrics, with them, and the control."""
-    least = dict.fromkeys(servers, math.inf)
-    for turn in range(ROUNDS):
-        for place in range(len(servers)):
-            server = servers[(turn + place) % len(servers)]
-            least[server] = min(least[server], measure(npload, server, workload))
-    return list(least.values())
 
 
 def scrape(path: str) -> None:
@@ -128,12 +193,27 @@ def scrape(path: str) -> None:
             assert b"tmpfs9p_requests_total" in reply.read()
 
 
-def cost_of_scrape(server: Server, path: str) -> float:
+def cost_of_scrape(directory: str) -> float:
     """The server's CPU time for one, in seconds."""
-    before = cpu_time(server.pid)
-    for _ in range(SCRAPES):
+    path = f"{directory}/metrics"
+    with ours([*OURS, "serve", f"--metrics=unix://{path}"]) as server:
         scrape(path)
-    return (cpu_time(server.pid) - before) / SCRAPES
+        before = cpu_time(server.pid)
+        for _ in range(SCRAPES):
+            scrape(path)
+        return (cpu_time(server.pid) - before) / SCRAPES
+
+
+async def under_load(directory: str) -> list[list[str]]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    npload = build("npload", directory)
+    server = Metered()
+    rows = []
+    for workload in WORKLOADS:
+        rows.append(row(str(workload), await compare(npload, server, workload)))
+        print(*rows[-1], flush=True)
+    await server.stop()
+    return rows
 
 
 def main() -> None:
@@ -141,28 +221,12 @@ def main() -> None:
     if missing is not None:
         print(f"nothing was measured: {missing}")
         return
-    pin_load()
-    under_load: dict[Workload, list[Costs]] = {workload: [] for workload in WORKLOADS}
+    os.sched_setaffinity(0, CPUS[:1])
+    rows = [row("getattr, inside", [inside() for _ in range(TIMES)])]
+    print(*rows[0], flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        npload = build("npload", directory)
-        path = f"{directory}/metrics"
-        options = {"with": [f"--metrics=unix://{path}"]}
-        for number in range(GENERATIONS):
-            with contextlib.ExitStack() as stack:
-                started = {
-                    name: stack.enter_context(
-                        ours(pinned([*OURS, "serve", *options.get(name, [])]))
-                    )
-                    for name in NAMES[number % 3 :] + NAMES[: number % 3]
-                }
-                servers = [started[name] for name in NAMES]
-                for workload, costs in under_load.items():
-                    costs.append(compare(npload, workload, servers))
-                a_scrape = cost_of_scrape(started["with"], path)
-            print(f"generation {number + 1} of {GENERATIONS}", flush=True)
-    rows = [row("getattr, inside", [inside() for _ in range(GENERATIONS)])]
-    rows += [row(str(workload), costs) for workload, costs in under_load.items()]
-    scraping = f"A scrape: {a_scrape * 1e3:.1f} ms of CPU time."
+        rows += uvloop.run(under_load(directory))
+        scraping = f"A scrape: {cost_of_scrape(directory) * 1e3:.1f} ms of CPU time."
     report = [conditions(OURS), table(HEAD, rows), scraping]
     print("\n\n".join(report))
     (RESULTS / "metrics.md").write_text("\n\n".join(report) + "\n")

@@ -95,9 +95,9 @@ def parse_load(line: str) -> Load:
 # Servers
 
 
-def pinned(command: Sequence[str]) -> list[str]:
-    """The same command on the first CPU."""
-    return ["taskset", "-c", str(CPUS[0]), *command] if len(CPUS) > 1 else [*command]
+def pinned(command: Sequence[str], cpu: int = CPUS[0]) -> list[str]:
+    """The same command on one CPU, by default the first."""
+    return ["taskset", "-c", str(cpu), *command] if len(CPUS) > 1 else [*command]
 
 
 def pin_load() -> None:
