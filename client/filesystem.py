@@ -13,6 +13,7 @@ import asyncio
 import errno
 import os
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -226,6 +227,9 @@ class FileSystem:
         """What is in a directory, by name, as lstat would have it; what goes meanwhile is not."""
 
         async def stats(session: Session, fid: int) -> dict[str, Stat]:
+            if session.connection.lists:
+                listed, _ = await chain.listed(session, fid, sys.maxsize)
+                return {os.fsdecode(name): one for name, one in listed}
             names = [entry.name for entry in await entries(session, fid)]
             work = (_stat_in(session, fid, os.fsencode(name)) for name in names)
             async with aclosing(in_order(work, STATS)) as found:
