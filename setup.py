@@ -31,6 +31,7 @@ COMPILED = [
     "client/fuse/locks.py",
     "client/fuse/nodes.py",
     "client/fuse/operations.py",
+    "client/fuse/protocol.py",
     "client/readahead.py",
     "tmpfs_core/access.py",
     "tmpfs_core/accounting.py",

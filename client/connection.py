@@ -48,21 +48,28 @@ CALLS_MAX = NOTAG // 4
 Dial = Callable[[Callable[[], "Connection"]], Awaitable["Connection"]]
 
 
+#: Is told of all replies to requests that were made together, by tag: messages, and refusals as
+#: OSErrors; or of None: the connection has ended.
+Done = Callable[[dict[int, Any] | None], None]
+
+
 class Call:
     """Requests on their way that were made together, or the only one.
 
     Attributes:
         kinds: what they are, by tag.
-        replies: what is here of their replies, by tag: messages, and refusals as OSErrors.
-        whole: done when all are here, with that.
+        replies: what is here of their replies.
+        done: called when all are here.
+        flushed: nobody waits for them any more.
     """
 
-    __slots__ = ("kinds", "replies", "whole")
+    __slots__ = ("done", "flushed", "kinds", "replies")
 
-    def __init__(self, kinds: dict[int, type[Message]], whole: asyncio.Future[Any]) -> None:
-        self.kinds = kinds
+    def __init__(self, done: Done) -> None:
+        self.kinds: dict[int, type[Message]] = {}
         self.replies: dict[int, Any] = {}
-        self.whole = whole
+        self.done = done
+        self.flushed = False
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -191,14 +198,29 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(ConnectionAbortedError(errno.ECONNABORTED, "nothing is answered"))
             return
 
-        def replied(whole: asyncio.Future[Any]) -> None:
-            whole.exception()  # nobody minds
-            done()
-
-        self._enter([self._tags.pop()], [(kind, *fields)]).whole.add_done_callback(replied)
+        self._enter([self._tags.pop()], [(kind, *fields)], lambda _: done())
         if not self._sends_soon:
             self._sends_soon = True
             self._loop.call_later(MOMENT, self._send_soon)
+
+    def begin(self, done: Callable[[Any], None], kind: type[Message], *fields: Any) -> bool:
+        """Make a request whose reply ``done`` is told of, or what :meth:`call` would raise.
+
+        Returns:
+            Whether it is made: it is not if it would have to wait.
+        """
+        if self._waiting or not self._writable.is_set() or not self.is_open:
+            return False
+        if len(self._calls) >= CALLS_MAX:
+            return False
+        tag = self._tags.pop()
+
+        def replied(replies: dict[int, Any] | None) -> None:
+            done(self._lost() if replies is None else replies[tag])
+
+        self._enter([tag], [(kind, *fields)], replied)
+        self.send()
+        return True
 
     def _send_soon(self) -> None:
         self._sends_soon = False
@@ -212,11 +234,22 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.writelines(unsent)
 
     async def _ask(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> list[Any]:
-        call = self._enter(tags, requests)
+        whole: asyncio.Future[dict[int, Any]] = self._loop.create_future()
+
+        def replied(replies: dict[int, Any] | None) -> None:
+            if whole.done():
+                return  # it is cancelled
+            if replies is None:
+                whole.set_exception(self._lost())
+            else:
+                whole.set_result(replies)
+
+        call = self._enter(tags, requests, replied)
         self.send()
         try:
-            replies = await call.whole
+            replies = await whole
         except asyncio.CancelledError:
+            call.flushed = True
             for tag in tags:
                 if self._calls.get(tag) is call:
                     self.post(partial(self._end, tag), Tflush, tag)
@@ -224,11 +257,11 @@ class Connection(asyncio.BufferedProtocol):
             raise
         return [replies[tag] for tag in tags]
 
-    def _enter(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> Call:
+    def _enter(self, tags: list[int], requests: Sequence[tuple[Any, ...]], done: Done) -> Call:
         """Requests that are to be sent."""
         if self._transport is None or not self.is_open:
-            raise ConnectionResetError(errno.ECONNRESET, str(self._why))
-        call = Call({}, self._loop.create_future())
+            raise self._lost()
+        call = Call(done)
         parts = self._unsent
         for tag, (kind, *fields) in zip(tags, requests, strict=True):
             call.kinds[tag] = kind
@@ -244,6 +277,9 @@ class Connection(asyncio.BufferedProtocol):
         """The request with this tag is over; the next may have the tag."""
         if self._calls.pop(tag, None) is not None and tag != NOTAG:
             self._tags.append(tag)
+
+    def _lost(self) -> ConnectionResetError:
+        return ConnectionResetError(errno.ECONNRESET, str(self._why))
 
     def _fail(self, why: Exception) -> None:
         """End the connection."""
@@ -261,10 +297,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ended.set_result(None)
         self._writable.set()
         calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if not call.whole.done():
-                call.whole.set_exception(ConnectionResetError(errno.ECONNRESET, str(self._why)))
-                call.whole.exception()  # nobody need wait for it
+        for call in set(calls.values()):
+            call.done(None)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -304,7 +338,7 @@ class Connection(asyncio.BufferedProtocol):
             raise Malformed(f"a reply of type {kind} and tag {tag}")
         declared = OWN[kind]
         fields = declared.unpack(buffer, at, end)
-        if call.whole.cancelled():
+        if call.flushed:
             return  # its tag is free when the Tflush is answered
         self._end(tag)
         if declared is Rlerror:
@@ -319,4 +353,4 @@ class Connection(asyncio.BufferedProtocol):
         else:
             call.replies[tag] = declared(*fields)
         if len(call.replies) == len(call.kinds):
-            call.whole.set_result(call.replies)
+            call.done(call.replies)

@@ -251,6 +251,17 @@ class File:
             data = data + part if data else part
         return data, count
 
+    def begin_write(self, data: memoryview, offset: int, done: Callable[[Any], None]) -> bool:
+        """Write at once, if nothing has to be waited for and one request can; whether it is made.
+
+        ``done`` is told of the Rwrite, or of an OSError; unless all is written, nothing more was
+        tried: neither the rest nor a new connection.
+        """
+        session = self._session
+        if self._closed or self.appends or len(data) > session.data_max:
+            return False
+        return session.connection.begin(done, Twrite, self._fid, offset, data)
+
     def _writes(self, view: memoryview, offset: int) -> Iterator[Coroutine[Any, Any, None]]:
         step = self._fs.data_max
         for start in range(0, len(view), step):

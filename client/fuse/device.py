@@ -26,8 +26,6 @@ from .protocol import Request
 #: Bytes of one write, at most.
 IO_MAX = 1 << 20
 PAGE = os.sysconf("SC_PAGESIZE")
-#: Requests that are taken before others have their turn.
-TURN = 16
 #: Requests that the kernel makes of its own accord (read-ahead, ...) at a time.
 BACKGROUND = 64
 #: Buffers that are kept.
@@ -147,22 +145,21 @@ class Device:
             self._spare.append(whole)
 
     def _readable(self) -> None:
-        for _ in range(TURN):
-            try:
-                size = os.readv(self._descriptor, [self._buffer])
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno == errno.ENOENT:  # it was interrupted before it was taken
-                    continue
+        """One request is here; if there are more, the loop comes again."""
+        try:
+            size = os.readv(self._descriptor, [self._buffer])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # it was not interrupted before it was taken
                 self.end()
-                return
-            self._take(size)
+            return
+        self._take(size)
 
     def _take(self, size: int) -> None:
         buffer = self._buffer
-        _, opcode, *who = protocol.IN.unpack_from(buffer)
-        request = Request(*who)
+        _, opcode, unique, inode, uid, gid, pid = protocol.IN.unpack_from(buffer)
+        request = Request(unique, inode, uid, gid, pid)
         if opcode == protocol.INIT:
             self._agree(request)
             return
@@ -170,28 +167,28 @@ class Device:
             self._interrupted(struct.unpack_from("=Q", buffer, protocol.IN.size)[0])
             return
         if opcode not in self._methods:
-            self._refuse(request, errno.ENOSYS)
+            self.refuse(request, OSError(errno.ENOSYS, ""))
             return
         method, layout = self._methods[opcode]
         at = protocol.IN.size
-        arguments = list(layout.fields.unpack_from(buffer, at))
+        arguments = layout.fields.unpack_from(buffer, at)
         at += layout.fields.size
         for _ in range(layout.names):
             end = buffer.index(0, at)
-            arguments.append(bytes(buffer[at:end]))
+            arguments += (bytes(buffer[at:end]),)
             at = end + 1
         if layout.data:
-            arguments.append(self._data(at, size))
+            arguments += (self._data(at, size),)
         try:
             answer = method(request, *arguments)
         except OSError as error:
-            self._refuse(request, _number(error))
+            self.refuse(request, error)
             return
         except Exception:
-            self._refuse(request, errno.EIO)
+            self.refuse(request, OSError(errno.EIO, ""))
             raise
         if isinstance(answer, bytes | list):
-            self._answer(request, answer)
+            self.answer(request, answer)
         elif answer is not None:
             task = self._loop.create_task(self._answer_later(request, answer))
             self._tasks[request.unique] = task
@@ -208,46 +205,54 @@ class Device:
         try:
             answer = await work
         except OSError as error:
-            self._refuse(request, _number(error))
+            self.refuse(request, error)
         except asyncio.CancelledError:
-            self._refuse(request, errno.EINTR)
+            self.refuse(request, OSError(errno.EINTR, ""))
         except BaseException:
-            self._refuse(request, errno.EIO)
+            self.refuse(request, OSError(errno.EIO, ""))
             raise
         else:
             if answer is not None:
-                self._answer(request, answer)
+                self.answer(request, answer)
         finally:
             del self._tasks[request.unique]
 
-    def _answer(self, request: Request, answer: Answer) -> None:
-        parts = answer if isinstance(answer, list) else [answer] if answer else []
-        size = protocol.OUT.size + sum(map(len, parts))
-        with suppress(FileNotFoundError, OSError):  # whoever has asked is gone, or the mount
-            os.writev(self._descriptor, [protocol.OUT.pack(size, 0, request.unique), *parts])
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Answer a request for which ``operations`` returned None."""
+        parts: list[bytes | bytearray | memoryview] = [b""]
+        if isinstance(answer, list):
+            parts += answer
+        elif answer is not None:
+            parts.append(answer)
+        size = protocol.OUT.size
+        for part in parts:
+            size += len(part)
+        parts[0] = protocol.OUT.pack(size, 0, request.unique)
+        try:
+            os.writev(self._descriptor, parts)
+        except OSError:
+            return  # whoever has asked is gone, or the mount
 
-    def _refuse(self, request: Request, number: int) -> None:
-        with suppress(OSError):
+    def refuse(self, request: Request, error: OSError) -> None:
+        """Refuse one."""
+        number = errno.EIO if isinstance(error, ConnectionError) else error.errno or errno.EIO
+        try:
             head = protocol.OUT.pack(protocol.OUT.size, -number, request.unique)
             os.write(self._descriptor, head)
+        except OSError:
+            return
 
     def _agree(self, request: Request) -> None:
         """The first request: what both can do."""
         major, _, ahead, flags = protocol.INIT_IN.unpack_from(self._buffer, protocol.IN.size)
         if major != protocol.MAJOR:
-            self._refuse(request, errno.EPROTO)
+            self.refuse(request, OSError(errno.EPROTO, ""))
             return
         words = protocol.MAJOR, protocol.MINOR, ahead, flags & FLAGS
         limits = BACKGROUND, BACKGROUND * 3 // 4, self._pages * PAGE, 1, self._pages
-        self._answer(request, protocol.INIT_OUT.pack(*words, *limits))
+        self.answer(request, protocol.INIT_OUT.pack(*words, *limits))
 
     def _interrupted(self, unique: int) -> None:
         task = self._tasks.get(unique)
         if task is not None and self._operations.may_be_interrupted(unique):
             task.cancel()
-
-
-def _number(error: OSError) -> int:
-    if isinstance(error, ConnectionError):
-        return errno.EIO
-    return error.errno or errno.EIO

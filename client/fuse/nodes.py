@@ -70,20 +70,30 @@ class Listing:
     next: Iterator["Node"] = field(default_factory=lambda: iter(()))
 
 
+@dataclass(slots=True, eq=False)
+class Write:
+    """One that is on its way, of bytes ``start`` to ``stop``; ``task`` does it the long way."""
+
+    start: int
+    stop: int
+    task: asyncio.Task[None] | None = None
+
+
 @dataclass(slots=True)
 class Use:
     """What is done with a file that somebody has opened.
 
     Attributes:
         handles: what is open of it.
-        writes: those that are not done: first byte, and the one behind the last.
-        settling: those who wait for the last of them.
+        writes: those that are not done.
+        ending: those who wait for any of them; ``settling``: for the last.
         locks: who has locks: the owner for the kernel, and the one for the server.
     """
 
     handles: set["Handle"] = field(default_factory=set)
-    writes: dict[asyncio.Task[None], tuple[int, int]] = field(default_factory=dict)
-    settling: list[asyncio.Future[None]] = field(default_factory=list)
+    writes: set["Write"] = field(default_factory=set)
+    ending: list[Callable[[], None]] = field(default_factory=list)
+    settling: list[Callable[[], None]] = field(default_factory=list)
     locks: dict[int, int] = field(default_factory=dict)
 
 

@@ -15,7 +15,7 @@ import asyncio
 import errno
 import stat
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ from server.wire.constants import (
     XATTR_REPLACE,
 )
 from server.wire.messages import (
+    Rwrite,
     Tgetattr,
     Tlink,
     Tmkdir,
@@ -64,7 +65,7 @@ from . import protocol
 from .device import Answer, Device
 from .directories import TOGETHER, Directories
 from .locks import Locks
-from .nodes import Handle, Node, Nodes, fields_of
+from .nodes import Handle, Node, Nodes, Write, fields_of
 from .protocol import Request
 
 T = TypeVar("T")
@@ -432,10 +433,7 @@ class Operations:
         kill = bool(how & protocol.WRITE_KILL_SUIDGID)
         if self._is_privileged(handle.node, kill):
             return self._degrade_and_write(handle, kill, offset, data)
-        spans = handle.node.use.writes.values()
-        if sum(stop - start for start, stop in spans) > BEHIND or any(
-            start < offset + size and offset < stop for start, stop in spans
-        ):
+        if _has_to_wait(handle.node, offset, offset + size):
             return self._write_later(handle, offset, data)
         return self._write_behind(handle, offset, data)
 
@@ -446,57 +444,80 @@ class Operations:
         return await self._write_later(handle, offset, data)
 
     async def _write_later(self, handle: Handle, offset: int, data: memoryview) -> bytes:
-        writes, end = handle.node.use.writes, offset + len(data)
-        while sum(stop - start for start, stop in writes.values()) > BEHIND or any(
-            start < end and offset < stop for start, stop in writes.values()
-        ):
-            await asyncio.wait(writes, return_when=asyncio.FIRST_COMPLETED)
+        while _has_to_wait(handle.node, offset, offset + len(data)):
+            await _called(handle.node.use.ending)
         return self._write_behind(handle, offset, data)
 
     def _write_behind(self, handle: Handle, offset: int, data: memoryview) -> bytes:
-        writes = handle.node.use.writes
         self._changed(handle.node)
-        task = asyncio.create_task(self._write(handle, data, offset))
-        writes[task] = offset, offset + len(data)
-        task.add_done_callback(partial(self._written, handle.node))
+        write = Write(offset, offset + len(data))
+        handle.node.use.writes.add(write)
+        if not handle.file.begin_write(data, offset, partial(self._written, handle, write, data)):
+            self._write_in_full(handle, write, data)
         return protocol.SIZE.pack(len(data))
 
-    def _written(self, node: Node, task: asyncio.Task[None]) -> None:
-        """A write is over; was it the last, then those who wait for that go on."""
-        use = node.use
-        del use.writes[task]
-        if not use.writes:
-            settling, use.settling = use.settling, []
-            for waiting in settling:
-                if not waiting.done():
-                    waiting.set_result(None)
+    def _written(self, handle: Handle, write: Write, data: memoryview, reply: Any) -> None:
+        """A write was tried; if all that is wrong is that not all was done, it is done now."""
+        if isinstance(reply, ConnectionError) or (
+            isinstance(reply, Rwrite) and reply.count < len(data)
+        ):
+            self._write_in_full(handle, write, data)
+            return
+        if isinstance(reply, OSError):
+            handle.error = reply
+        self._ended(handle.node, write, data)
 
-    async def _write(self, handle: Handle, data: memoryview, offset: int) -> None:
+    def _write_in_full(self, handle: Handle, write: Write, data: memoryview) -> None:
+        write.task = asyncio.create_task(self._write(handle, write, data))
+
+    async def _write(self, handle: Handle, write: Write, data: memoryview) -> None:
         try:
-            await handle.file.pwrite(data, offset)
+            await handle.file.pwrite(data, write.start)
         except OSError as error:
             handle.error = error
-        self._changed(handle.node)
+        finally:
+            self._ended(handle.node, write, data)
+
+    def _ended(self, node: Node, write: Write, data: memoryview) -> None:
+        """A write is over; those who wait for it go on."""
+        self._changed(node)
         self.device.recycle(data)
+        use = node.use
+        use.writes.discard(write)
+        waiting, use.ending = use.ending, []
+        if not use.writes:
+            waiting += use.settling
+            use.settling = []
+        for go_on in waiting:
+            go_on()
 
     async def _settle(self, node: Node) -> None:
         """Wait for a file's writes."""
         while node.is_written:
-            waiting = asyncio.get_running_loop().create_future()
-            node.use.settling.append(waiting)
-            await waiting
+            await _called(node.use.settling)
 
     def _check(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
         if error is not None:
             raise error
 
-    def flush(self, request: Request, fh: int, owner: int) -> bytes | Later:
+    def flush(self, request: Request, fh: int, owner: int) -> bytes | Later | None:
         handle = self._handles[fh]
-        if handle.node.is_written or owner in handle.node.use.locks:
+        if owner in handle.node.use.locks:
             return self._flush(handle, owner)
+        if handle.node.is_written:
+            handle.node.use.settling.append(partial(self._flushed, request, handle))
+            return None
         self._check(handle)
         return b""
+
+    def _flushed(self, request: Request, handle: Handle) -> None:
+        """All writes of a file that was closed are done, and it had no locks."""
+        error, handle.error = handle.error, None
+        if error is None:
+            self.device.answer(request, b"")
+        else:
+            self.device.refuse(request, error)
 
     async def _flush(self, handle: Handle, owner: int) -> bytes:
         await self._settle(handle.node)
@@ -690,6 +711,26 @@ def _degraded(mode: int) -> int:
     """The mode of a file that makes no program privileged."""
     locking = mode & stat.S_ISGID and not mode & stat.S_IXGRP
     return mode & ~(stat.S_ISUID | (0 if locking else stat.S_ISGID))
+
+
+def _has_to_wait(node: Node, start: int, stop: int) -> bool:
+    """Whether a write of these bytes can not begin: too much, or some of them, is being written."""
+    writes = node.use.writes
+    return sum(write.stop - write.start for write in writes) > BEHIND or any(
+        write.start < stop and start < write.stop for write in writes
+    )
+
+
+async def _called(waiting: list[Callable[[], None]]) -> None:
+    """Wait until what is put in here is called."""
+    called = asyncio.get_running_loop().create_future()
+    waiting.append(partial(_set, called))
+    await called
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():  # it is not cancelled
+        future.set_result(None)
 
 
 def _inside(directory: Node, name: bytes) -> bytes:

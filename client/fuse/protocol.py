@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 import struct
+from dataclasses import dataclass
 from typing import NamedTuple
 
 MAJOR, MINOR = 7, 31
@@ -86,7 +87,8 @@ DIRENT = struct.Struct("=QQII")
 UNKNOWN = 0xFFFFFFFF
 
 
-class Request(NamedTuple):
+@dataclass(slots=True)
+class Request:
     """Who asks, and about which inode."""
 
     unique: int

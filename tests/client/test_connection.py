@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from client.filesystem import FileSystem
 from server import dialects
 from server.address import Unix
 from server.wire.constants import VERSION, VERSION_OWN, VERSION_PLAIN
-from server.wire.messages import Tclunk, Tlock
+from server.wire.messages import Rwrite, Tclunk, Tlock, Twrite
 from tests.server.peer import raises_errno
 
 from .cable import Cable
@@ -95,3 +96,46 @@ async def test_what_waits_for_the_transport_goes_out_in_the_order_in_which_it_ca
     assert await asyncio.gather(*writes) == [1, 1, 1, 1]
     assert await file.pread(9, 0) == b"1234"
     await file.close()
+
+
+async def test_who_begins_a_request_is_told_of_its_reply(fs: FileSystem) -> None:
+    file = await fs.open("/file", os.O_CREAT | os.O_RDWR)
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    assert file.begin_write(memoryview(b"data"), 0, told.put_nowait)
+    assert await told.get() == Rwrite(4)
+    assert await fs.read_bytes("/file") == b"data"
+    reading = await fs.open("/file", os.O_RDONLY)
+    assert reading.begin_write(memoryview(b"data"), 0, told.put_nowait)
+    assert (await told.get()).errno == errno.EBADF
+
+
+async def test_what_would_have_to_wait_is_not_begun(fs: FileSystem) -> None:
+    file = await fs.open("/file", os.O_CREAT | os.O_RDWR)
+    appending = await fs.open("/file", os.O_RDWR | os.O_APPEND)
+    there = (await fs._session()).connection
+    data = memoryview(b"data")
+    told: list[Any] = []
+    there.pause_writing()
+    assert not file.begin_write(data, 0, told.append)
+    waiting = asyncio.ensure_future(file.pwrite(b"before", 0))
+    await asyncio.sleep(0)
+    there.resume_writing()
+    assert not file.begin_write(data, 0, told.append)
+    await waiting
+    assert not appending.begin_write(data, 0, told.append)
+    assert not file.begin_write(memoryview(bytes(fs.data_max + 1)), 0, told.append)
+    await file.close()
+    assert not file.begin_write(data, 0, told.append)
+    assert not told
+
+
+async def test_who_has_begun_a_request_is_told_of_the_end_of_the_connection(
+    fs: FileSystem, cable: Cable
+) -> None:
+    file = await fs.open("/file", os.O_CREAT | os.O_RDWR)
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    cable.cut_at(Twrite)
+    assert file.begin_write(memoryview(b"data"), 0, told.put_nowait)
+    assert isinstance(await told.get(), ConnectionError)
+    assert not file.begin_write(memoryview(b"data"), 0, told.put_nowait)
+    assert await file.pwrite(b"data", 0) == 4

@@ -162,10 +162,13 @@ def test_two_sqlite_writers_on_two_mounts_take_turns(guest: Guest, server: Serve
     with guest.mount(server, "/mnt/a") as a, guest.mount(server, "/mnt/b") as b:
         guest.sh(f"sqlite3 {a}/db 'CREATE TABLE counter (n); INSERT INTO counter VALUES (0);'")
         guest.sh(f"""
-            echo '.timeout 60000\n{increments}' >/tmp/increments
+            echo '.timeout 20000\n{increments}' >/tmp/increments
             sqlite3 -bail {a}/db </tmp/increments & one=$!
             sqlite3 -bail {b}/db </tmp/increments & two=$!
-            wait $one; wait $two
+            status=0
+            wait $one || status=1; wait $two || status=1
+            [ $status = 0 ] || cat /proc/locks
+            exit $status
         """)
         assert (
             guest.sh(f"sqlite3 {b}/db 'SELECT n FROM counter; PRAGMA integrity_check'")
