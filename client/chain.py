@@ -39,10 +39,16 @@ from server.wire.primitives import Qid
 from .attributes import SECOND, Stat, stat_of
 from .session import Session
 
-#: A name in a directory, and the attributes of what has it.
-Listed = tuple[bytes, Stat]
 #: Bytes of a directory that are asked for at a time with attributes: some 350 names.
 PLUS = 65536
+
+
+class Listed(NamedTuple):
+    """A name in a directory, the attributes of what has it, and whether it has extended ones."""
+
+    name: bytes
+    found: Stat
+    xattrs: bool
 
 
 async def enter(session: Session, directory: int, name: bytes) -> tuple[int, Stat]:
@@ -120,7 +126,7 @@ async def listed(session: Session, directory: int, most: int) -> tuple[list[List
     while len(found) < most:
         reply = await session.call(Treaddirplus, directory, offset, min(PLUS, session.data_max))
         some = list(split_entries(reply.data))
-        found += [(name, stat_of(fields)) for _, name, fields in some]
+        found += [Listed(name, stat_of(fields), xattrs) for _, xattrs, name, fields in some]
         if reply.end:
             return found, 0
         offset = some[-1][0]

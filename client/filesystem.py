@@ -229,7 +229,7 @@ class FileSystem:
         async def stats(session: Session, fid: int) -> dict[str, Stat]:
             if session.connection.lists:
                 listed, _ = await chain.listed(session, fid, sys.maxsize)
-                return {os.fsdecode(name): one for name, one in listed}
+                return {os.fsdecode(one.name): one.found for one in listed}
             names = [entry.name for entry in await entries(session, fid)]
             work = (_stat_in(session, fid, os.fsencode(name)) for name in names)
             async with aclosing(in_order(work, STATS)) as found:

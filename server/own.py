@@ -30,7 +30,8 @@ def readdirplus(client: Client, tag: int, fid: int, offset: int, count: int) -> 
     records = []
     end = 1
     for entry in vnops.readdir(held.node, offset):
-        record = pack_entry(entry.cookie, entry.name, attributes(tag, entry.node))
+        node = entry.node
+        record = pack_entry(entry.cookie, bool(node.xattrs), entry.name, attributes(tag, node))
         room -= len(record)
         if room < 0:
             end = 0

@@ -126,22 +126,24 @@ class Directories:
             parent,
             look,
             (
-                (name, *one)
+                (name, *one, False)
                 for name, one in zip(names, ones, strict=True)
                 if not isinstance(one, OSError)
             ),
         )
 
-    def _learn(self, parent: Node, look: Look, ones: Iterable[tuple[bytes, Node, Stat]]) -> None:
+    def _learn(
+        self, parent: Node, look: Look, ones: Iterable[tuple[bytes, Node, Stat, bool]]
+    ) -> None:
         """What was found by a look at a directory is known now."""
         found: dict[bytes, Known] = {}
-        for name, node, attributes in ones:
+        for name, node, attributes, plain in ones:
             linked = attributes.st_nlink > 1 and not attributes.is_dir
             old = look.distrusted or name in look.changes
             if old or node.is_written or linked:  # or it changes under another name
                 self._nodes.let_go(node)
             else:
-                found[name] = Known(node, attributes)
+                found[name] = Known(node, attributes, plain)
         parent.listing.known |= found
         if self.trust:
             loop = asyncio.get_running_loop()
@@ -175,7 +177,10 @@ class Directories:
         finally:
             parent.listing.looking.remove(look)
         if listed:
-            ones = [(name, self._nodes.found(parent, name, found), found) for name, found in listed]
+            ones = [
+                (name, self._nodes.found(parent, name, found), found, not xattrs)
+                for name, found, xattrs in listed
+            ]
             self._learn(parent, look, ones)
         if self.trust and not look.distrusted:
             parent.listing.whole = until
@@ -193,9 +198,9 @@ class Directories:
             with suppress(PermissionError):  # it may be read, but not searched
                 listed, rest = await chain.listed(session, directory, most)
                 if not rest:
-                    return listed, [name for name, _ in listed]
+                    return listed, [one.name for one in listed]
         others = await chain.records(session, directory, rest)
-        return listed, [*(name for name, _ in listed), *(name for *_, name in others)]
+        return listed, [*(one.name for one in listed), *(name for *_, name in others)]
 
     async def _names_ahead(self, parent: Node) -> None:
         """Somebody asks for names that are not there."""

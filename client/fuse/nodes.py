@@ -27,10 +27,11 @@ T = TypeVar("T")
 
 
 class Known(NamedTuple):
-    """What was found under a name, a moment ago."""
+    """What was found under a name, a moment ago; ``plain``: it has no extended attributes."""
 
     node: "Node"
     found: Stat
+    plain: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +157,14 @@ class Node:
     def handles(self) -> Collection["Handle"]:
         """What is open of it."""
         return () if self._use is None else self._use.handles
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is known that it has no extended attributes."""
+        if self.parent is None or self.name is None:
+            return False
+        one = self.parent.listing.known.get(self.name)
+        return one is not None and one.node is self and one.plain
 
     @property
     def is_written(self) -> bool:

@@ -175,7 +175,7 @@ class Operations:
         listing = parent.listing
         known = listing.known.get(name)
         if known is not None:
-            return self._entry(*known)
+            return self._entry(known.node, known.found)
         if name not in listing.known and time.monotonic() < listing.whole:
             return self._nothing()
         return self._lookup(parent, name)
@@ -626,7 +626,7 @@ class Operations:
             if number % TOGETHER == 0:
                 await self._directories.know(node, names[number : number + TOGETHER])
             one = node.listing.known.get(name)
-            entry = self._entry(*one) if one else _NOTHING
+            entry = self._entry(one.node, one.found) if one else _NOTHING
             where = (
                 (one.node.ino, number + 1, len(name), one.found.st_mode >> 12)
                 if one
@@ -666,7 +666,8 @@ class Operations:
 
     def getxattr(self, request: Request, size: int, name: bytes) -> Later:
         node = self._nodes[request.inode]
-        if name == CAPABILITY and time.monotonic() < node.bare:  # asked before a first write
+        bare = name == CAPABILITY and time.monotonic() < node.bare  # asked before a first write
+        if bare or node.is_plain:
             raise OSError(errno.ENODATA, "it has none")
         return self._getxattr(node, size, name)
 
@@ -678,8 +679,12 @@ class Operations:
                 node.bare = time.monotonic() + BARE
             raise
 
-    async def listxattr(self, request: Request, size: int) -> bytes:
-        return _sized(await self._nodes.on(self._nodes[request.inode], partial(xattr, b"")), size)
+    def listxattr(self, request: Request, size: int) -> bytes | Later:
+        node = self._nodes[request.inode]
+        return _sized(b"", size) if node.is_plain else self._listxattr(node, size)
+
+    async def _listxattr(self, node: Node, size: int) -> bytes:
+        return _sized(await self._nodes.on(node, partial(xattr, b"")), size)
 
     async def setxattr(
         self, request: Request, size: int, flags: int, name: bytes, value: memoryview

@@ -1,4 +1,8 @@
-"""The records that the data of an Rreaddirplus is made of: offset[8] name[s], and as Rgetattr."""
+"""The records that the data of an Rreaddirplus is made of.
+
+Each is offset[8] xattrs[1] name[s], and what an Rgetattr has; xattrs is 0 if the file has no
+extended attributes, else 1.
+"""
 
 from collections.abc import Iterator
 from struct import Struct
@@ -7,26 +11,26 @@ from typing import Any, Final
 from .messages import Rgetattr
 from .primitives import HEADER
 
-_HEAD: Final = Struct("<QH")
+_HEAD: Final = Struct("<QBH")
 #: Bytes of a file's attributes.
 _ATTRIBUTES: Final = len(Rgetattr.pack(0, 0, (0, 0, 0), *(0,) * 18)) - HEADER.size
 
 
-def pack_entry(offset: int, name: bytes, attributes: bytes) -> bytes:
+def pack_entry(offset: int, xattrs: bool, name: bytes, attributes: bytes) -> bytes:
     """One entry: ``offset`` resumes behind it; its attributes are a frame, an Rgetattr."""
-    return _HEAD.pack(offset, len(name)) + name + attributes[HEADER.size :]
+    return _HEAD.pack(offset, xattrs, len(name)) + name + attributes[HEADER.size :]
 
 
-def split_entries(data: bytes) -> Iterator[tuple[int, bytes, tuple[Any, ...]]]:
-    """The entries: offset, name, and the fields of the Rgetattr.
+def split_entries(data: bytes) -> Iterator[tuple[int, bool, bytes, tuple[Any, ...]]]:
+    """The entries: offset, whether there are extended attributes, name, fields of the Rgetattr.
 
     Raises:
         Malformed, struct.error: there are none such.
     """
     at = 0
     while at < len(data):
-        offset, length = _HEAD.unpack_from(data, at)
+        offset, xattrs, length = _HEAD.unpack_from(data, at)
         at += _HEAD.size + length
         stop = at + _ATTRIBUTES
-        yield offset, data[at - length : at], Rgetattr.unpack(data, at, stop)
+        yield offset, bool(xattrs), data[at - length : at], Rgetattr.unpack(data, at, stop)
         at = stop

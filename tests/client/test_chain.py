@@ -84,7 +84,7 @@ async def test_a_directory_is_listed_with_attributes(
     for number in range(30):
         await fs.write_bytes(f"/{number:02}", bytes(number))
     names = await fs.listdir("/")
-    every = [(os.fsencode(name), await fs.stat(name)) for name in names]
+    every = [chain.Listed(os.fsencode(name), await fs.stat(name), False) for name in names]
     assert await chain.listed(session, ROOT, 100) == (every, 0)
     monkeypatch.setattr(chain, "PLUS", 2000)  # some 12 names
     assert await chain.listed(session, ROOT, 100) == (every, 0)

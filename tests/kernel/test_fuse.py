@@ -126,6 +126,19 @@ def test_attributes_are_kept(top: Path) -> None:
     assert refused.value.errno == errno.ENODATA
 
 
+def test_extended_attributes_are_kept_of_what_was_listed(top: Path) -> None:
+    for name in ("with", "without"):
+        (top / name).touch()
+    os.setxattr(top / "with", "user.a", b"value")
+    files = [top / entry.name for entry in os.scandir(top) if entry.stat().st_size == 0]
+    assert {file.name: os.listxattr(file) for file in files} == {"with": ["user.a"], "without": []}
+    assert os.getxattr(top / "with", "user.a") == b"value"
+    for file in files:
+        os.setxattr(file, "user.b", b"new")
+        assert "user.b" in os.listxattr(file)
+        assert os.getxattr(file, "user.b") == b"new"
+
+
 def test_files_belong_to_who_made_them(guest: Host, top: Path) -> None:
     top.chmod(0o1777)
     guest.sh(f"""

@@ -13,7 +13,7 @@ from tmpfs_core.access import Cred
 from .peer import ROOT, UNKNOWN, MakePeer, Peer, raises_errno
 
 #: Bytes of an entry whose name has one letter.
-ENTRY = 8 + 2 + 1 + 153
+ENTRY = 8 + 1 + 2 + 1 + 153
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def whole(peer: Peer, fid: int, count: int) -> list[tuple[bytes, m.Rgetattr]]:
         reply = peer.call(Treaddirplus(fid, offset, count))
         end = reply.end
         assert len(reply.data) <= count
-        for offset, name, fields in split_entries(reply.data):  # noqa: B007 the last one is used
+        for offset, _, name, fields in split_entries(reply.data):  # noqa: B007 the last is used
             found.append((name, m.Rgetattr(*fields)))
     return found
 
@@ -50,6 +50,23 @@ def test_a_directory_is_read_with_attributes(own: Peer, count: int) -> None:
 
 def test_its_fid_may_be_open_and_need_not(own: Peer) -> None:
     assert whole(own, own.open(flags=c.O_RDONLY), 4096) == whole(own, ROOT, 4096)
+
+
+def test_it_tells_what_has_extended_attributes(own: Peer) -> None:
+    def having() -> list[bytes]:
+        data = own.call(Treaddirplus(ROOT, 0, 4096)).data
+        return [name for _, xattrs, name, _ in split_entries(data) if xattrs]
+
+    assert having() == []
+    draft = own.walk(b"b")
+    own.call(m.Txattrcreate(draft, b"user.a", 1, 0))
+    own.write(draft, b"x")
+    own.clunk(draft)
+    assert having() == [b"b"]
+    removal = own.walk(b"b")
+    own.call(m.Txattrcreate(removal, b"user.a", 0, c.XATTR_REPLACE))
+    own.clunk(removal)
+    assert having() == []
 
 
 def test_an_empty_directory_ends_at_once(own: Peer) -> None:

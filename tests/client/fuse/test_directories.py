@@ -137,6 +137,20 @@ async def test_what_is_read_is_known_then(
     assert asked == ((1, 0) if own else (0, 2))
 
 
+async def test_what_has_no_extended_attributes_is_known_if_the_server_tells(
+    nodes: Nodes, directories: Directories
+) -> None:
+    await nodes.fs.setxattr("/b", "user.a", b"value")
+    names = await directories.begin(nodes.root)
+    await directories.know(nodes.root, names)
+    own = (await nodes.fs._session()).connection.lists
+    a, b = (nodes.named(nodes.root, name) for name in (b"a", b"b"))
+    assert (a.is_plain, b.is_plain) == (own, False)
+    directories.touched(nodes.root, b"a")
+    assert not a.is_plain
+    assert not nodes.root.is_plain
+
+
 async def test_of_a_large_directory_the_first_names_are_known(
     nodes: Nodes, directories: Directories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
