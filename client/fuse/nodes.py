@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from ..attributes import SECOND, Stat
-from ..chain import enter, enter_all
+from ..chain import enter, enter_all, open_copy
 from ..file import File
 from ..filesystem import FileSystem
 from ..readahead import Reader
@@ -263,11 +263,7 @@ class Nodes:
             fid, found = await enter(session, directory, node.name)
         except (FileNotFoundError, NotADirectoryError):
             raise OSError(errno.ESTALE, "gone") from None
-        try:
-            self.require_same(node, found)
-        except OSError:
-            session.clunk(fid)
-            raise
+        self._require_same(node, session, fid, found)
         self._take(node, session, fid)
         return node.fid
 
@@ -278,19 +274,30 @@ class Nodes:
         else:
             node.session, node.fid = session, fid
 
-    async def way(self, node: Node, session: Session) -> tuple[int, list[bytes]]:
-        """How a node is walked to: a fid, and names from there.
+    async def opened(
+        self, node: Node, session: Session, flags: int, ahead: int
+    ) -> tuple[int, Stat, bytes | None]:
+        """A fid that is open, as :func:`.open_copy` has it; it alone, if the node had none.
 
         Raises:
             OSError: ESTALE, it is not where it was.
         """
+        start, names = node, []
         if node.session is not session and node.parent is not None and node.name is not None:
-            return await self.fid(node.parent, session), [node.name]
-        return await self.fid(node, session), []
+            start, names = node.parent, [node.name]
+        try:
+            fid, found, head = await open_copy(
+                session, await self.fid(start, session), names, flags, ahead
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            raise OSError(errno.ESTALE, "gone") from None
+        self._require_same(node, session, fid, found)
+        return fid, found, head
 
-    def require_same(self, node: Node, found: Stat) -> None:
+    def _require_same(self, node: Node, session: Session, fid: int, found: Stat) -> None:
         """Refuse (ESTALE) what was found instead of a node."""
         if (self._number(found.st_ino), found.st_gen) != (node.ino, node.gen):
+            session.clunk(fid)
             raise OSError(errno.ESTALE, "another file")
 
     async def enter(self, session: Session, parent: Node, name: bytes) -> tuple[Node, Stat]:

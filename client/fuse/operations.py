@@ -362,17 +362,11 @@ class Operations:
         ahead = CHUNK if not wanted and self._directories.trust and 0 < node.seen[0] <= LARGE else 0
 
         async def open_(session: Session) -> tuple[File, Stat, bytes | None]:
-            fid, names = await self._nodes.way(node, session)
-            copy, found, head = await chain.open_copy(session, fid, names, wanted, ahead)
+            fid, found, head = await self._nodes.opened(node, session, wanted, ahead)
             path = node.path if node.name is not None else b"/"
-            return File(self._fs, path, flags & O_ACCMODE, session, copy, found), found, head
+            return File(self._fs, path, flags & O_ACCMODE, session, fid, found), found, head
 
         file, found, head = await self._fs.do(b"", open_)
-        try:
-            self._nodes.require_same(node, found)
-        except OSError:
-            file.let_go()
-            raise
         if not found.st_nlink and node.name is not None:
             file.let_go()
             raise OSError(errno.ESTALE, "removed by somebody else")
