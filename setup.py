@@ -26,6 +26,7 @@ COMPILED = [
     "client/attributes.py",
     "client/chain.py",
     "client/connection.py",
+    "client/file.py",
     "client/fuse/device.py",
     "client/fuse/directories.py",
     "client/fuse/locks.py",

@@ -47,6 +47,7 @@ class File:
 
     Attributes:
         path: where it is; follows renames that the same file system object does.
+        number: which one of the file system object's it is.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class File:
         self._session = session
         self._fid = fid
         self._found = found
-        self._number = fs.entered(self)
+        self.number = fs.entered(self)
         self._locks: set[tuple[int | None, int, int]] = set()  # owner, start, length
         self._closed = False
         self._reopening = asyncio.Lock()
@@ -228,7 +229,7 @@ class File:
 
     def _owner(self, number: int | None) -> tuple[int, bytes]:
         client = os.fsencode(f"{socket.gethostname()}:{os.getpid()}")
-        return self._number if number is None else number, client
+        return self.number if number is None else number, client
 
     def _reads(self, size: int, offset: int) -> Iterator[Coroutine[Any, Any, tuple[bytes, int]]]:
         step = self._fs.data_max

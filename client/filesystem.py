@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Self, TypeVar
-from weakref import WeakSet
 
 from server.wire.constants import (
     AT_REMOVEDIR,
@@ -134,7 +133,7 @@ class FileSystem:
         self._current: Session | None = None
         self._closed = False
         self._connecting = asyncio.Lock()
-        self._files: WeakSet[File] = WeakSet()
+        self._files: dict[int, File] = {}
         self._last_number = 0
 
     async def __aenter__(self) -> Self:
@@ -303,7 +302,7 @@ class FileSystem:
 
     def renamed(self, source: bytes, target: bytes) -> None:
         """A file has another name; open ones are sought there when a connection was lost."""
-        for file in self._files:
+        for file in self._files.values():
             if file.path == source or file.path.startswith(source + b"/"):
                 file.path = target + file.path[len(source) :]
 
@@ -486,13 +485,13 @@ class FileSystem:
 
     def entered(self, file: File) -> int:
         """A file is open: the number that it has among those of this object."""
-        self._files.add(file)
         self._last_number += 1
+        self._files[self._last_number] = file
         return self._last_number
 
     def left(self, file: File) -> None:
         """A file is closed."""
-        self._files.discard(file)
+        del self._files[file.number]
 
 
 async def entries(session: Session, directory: int) -> list[Entry]:

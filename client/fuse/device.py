@@ -4,8 +4,8 @@ Rules of this file:
 
 * What can be answered at once is answered at once; whatever has to wait becomes a task.
 * What is written stays in the buffer in which it came, until its task has ended.
-* The end of a mount is an error of the device, which uvloop tells nobody of; an epoll(7) of its own
-  around it makes it something to read.
+* The end of a mount is an error of the device, which uvloop tells nobody of; an epoll(7) for that
+  alone makes it something to read.
 * Who asks and is interrupted has his task cancelled only if the file system allows it.
 """
 
@@ -18,6 +18,7 @@ import struct
 import subprocess
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
+from io import FileIO
 from typing import Any
 
 from . import protocol
@@ -50,8 +51,8 @@ FLAGS = (
     | protocol.HANDLE_KILLPRIV_V2
 )
 
-#: An answer: its parts, or None if there is to be none.
-Answer = list[bytes | bytearray | memoryview] | bytes | None
+#: An answer, or its parts.
+Answer = list[bytes | bytearray | memoryview] | bytes
 
 
 def mount(directory: str, options: Iterable[str]) -> int:
@@ -91,12 +92,13 @@ class Device:
         descriptor: of the device; it is closed at the end.
         io_max: bytes that a request may write, or read.
         operations: whose methods answer, by name; each takes a :class:`.Request`, and the fields
-            and names of what is asked; it returns an :data:`Answer` or a coroutine of one.  Its
-            ``may_be_interrupted(unique)`` says whether to cancel that.
+            and names of what is asked; it returns an :data:`Answer`, a coroutine of one, or None:
+            none, or later.  Its ``may_be_interrupted(unique)`` says whether to cancel that.
     """
 
     def __init__(self, descriptor: int, io_max: int, operations: Any) -> None:
         self._descriptor = descriptor
+        self._requests = FileIO(descriptor, closefd=False)
         self._pages = max(min(io_max, IO_MAX) // PAGE, 1)
         self._operations = operations
         self._loop = asyncio.get_running_loop()
@@ -112,14 +114,16 @@ class Device:
 
     async def serve(self) -> None:
         """Answer until it is unmounted."""
-        news = select.epoll()
-        news.register(self._descriptor, select.EPOLLIN)
-        self._loop.add_reader(news.fileno(), self._readable)
+        errors = select.epoll()
+        errors.register(self._descriptor, 0)
+        self._loop.add_reader(errors.fileno(), self.end)
+        self._loop.add_reader(self._descriptor, self._readable)
         try:
             await self._ended
         finally:
-            self._loop.remove_reader(news.fileno())
-            news.close()
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_reader(errors.fileno())
+            errors.close()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -147,14 +151,13 @@ class Device:
     def _readable(self) -> None:
         """One request is here; if there are more, the loop comes again."""
         try:
-            size = os.readv(self._descriptor, [self._buffer])
-        except BlockingIOError:
-            return
+            size = self._requests.readinto(self._buffer)
         except OSError as error:
             if error.errno != errno.ENOENT:  # it was not interrupted before it was taken
                 self.end()
             return
-        self._take(size)
+        if size is not None:
+            self._take(size)
 
     def _take(self, size: int) -> None:
         buffer = self._buffer
@@ -212,24 +215,22 @@ class Device:
             self.refuse(request, OSError(errno.EIO, ""))
             raise
         else:
-            if answer is not None:
-                self.answer(request, answer)
+            self.answer(request, answer)
         finally:
             del self._tasks[request.unique]
 
     def answer(self, request: Request, answer: Answer) -> None:
         """Answer a request for which ``operations`` returned None."""
-        parts: list[bytes | bytearray | memoryview] = [b""]
-        if isinstance(answer, list):
-            parts += answer
-        elif answer is not None:
-            parts.append(answer)
         size = protocol.OUT.size
-        for part in parts:
-            size += len(part)
-        parts[0] = protocol.OUT.pack(size, 0, request.unique)
         try:
-            os.writev(self._descriptor, parts)
+            if isinstance(answer, bytes):
+                head = protocol.OUT.pack(size + len(answer), 0, request.unique)
+                os.write(self._descriptor, head + answer)
+                return
+            for part in answer:
+                size += len(part)
+            head = protocol.OUT.pack(size, 0, request.unique)
+            os.writev(self._descriptor, [head, *answer])
         except OSError:
             return  # whoever has asked is gone, or the mount
 
