@@ -490,7 +490,7 @@ class FileSystem:
         return self._last_number
 
     def left(self, file: File) -> None:
-        """A file is closed."""
+        """A file is closed; one that is not is kept here."""
         del self._files[file.number]
 
 
