@@ -33,6 +33,7 @@ COMPILED = [
     "client/fuse/nodes.py",
     "client/fuse/operations.py",
     "client/fuse/protocol.py",
+    "client/fuse/writes.py",
     "client/readahead.py",
     "tmpfs_core/access.py",
     "tmpfs_core/accounting.py",

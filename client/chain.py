@@ -140,7 +140,7 @@ async def records(
     found: list[tuple[Qid, int, int, bytes]] = []
     fid = session.new_fid()
     try:
-        *_, listed = await _chain(
+        *_, reply = await _chain(
             session,
             [
                 (Twalk, directory, fid, []),
@@ -148,10 +148,10 @@ async def records(
                 (Treaddir, fid, offset, session.data_max),
             ],
         )
-        while listed.data:
-            some = list(split_records(listed.data))
+        while reply.data:
+            some = list(split_records(reply.data))
             found += [one for one in some if one[3] not in (b".", b"..")]
-            listed = await session.call(Treaddir, fid, some[-1][1], session.data_max)
+            reply = await session.call(Treaddir, fid, some[-1][1], session.data_max)
     finally:
         session.clunk(fid)
     return found

@@ -47,7 +47,6 @@ CALLS_MAX = NOTAG // 4
 #: Connects a protocol that it makes to the server.
 Dial = Callable[[Callable[[], "Connection"]], Awaitable["Connection"]]
 
-
 #: Is told of all replies to requests that were made together, by tag: messages, and refusals as
 #: OSErrors; or of None: the connection has ended.
 Done = Callable[[dict[int, Any] | None], None]
@@ -137,6 +136,11 @@ class Connection(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self._why is None
 
+    @property
+    def _has_to_wait(self) -> bool:
+        """Whether a request can not go out now: the transport takes no more, or others wait."""
+        return self._waiting > 0 or not self._writable.is_set()
+
     async def close(self) -> None:
         """End the connection."""
         self._fail(ConnectionAbortedError(errno.ECONNABORTED, "the connection is closed"))
@@ -176,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
             OSError: EAGAIN, too many are on their way.
             ConnectionError: the connection has ended; what was done is unknown.
         """
-        if self._waiting or not self._writable.is_set():
+        if self._has_to_wait:
             self._waiting += 1
             try:
                 async with self._turn:  # in the order in which they came
@@ -209,9 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         Returns:
             Whether it is made: it is not if it would have to wait.
         """
-        if self._waiting or not self._writable.is_set() or not self.is_open:
-            return False
-        if len(self._calls) >= CALLS_MAX:
+        if self._has_to_wait or not self.is_open or len(self._calls) >= CALLS_MAX:
             return False
         tag = self._tags.pop()
 

@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-* What can be answered at once is answered at once; whatever has to wait becomes a task.
-* What is written stays in the buffer in which it came, until its task has ended.
+* What can be answered at once is answered at once; whatever has to wait becomes a task, or is
+  answered by who has returned None.
+* What is written stays in the buffer in which it came, until that is recycled.
 * The end of a mount is an error of the device, which uvloop tells nobody of; an epoll(7) for that
   alone makes it something to read.
 * Who asks and is interrupted has his task cancelled only if the file system allows it.
@@ -170,7 +171,7 @@ class Device:
             self._interrupted(struct.unpack_from("=Q", buffer, protocol.IN.size)[0])
             return
         if opcode not in self._methods:
-            self.refuse(request, OSError(errno.ENOSYS, ""))
+            self.refuse(request, errno.ENOSYS)
             return
         method, layout = self._methods[opcode]
         at = protocol.IN.size
@@ -185,10 +186,10 @@ class Device:
         try:
             answer = method(request, *arguments)
         except OSError as error:
-            self.refuse(request, error)
+            self.refuse(request, number_of(error))
             return
         except Exception:
-            self.refuse(request, OSError(errno.EIO, ""))
+            self.refuse(request, errno.EIO)
             raise
         if isinstance(answer, bytes | list):
             self.answer(request, answer)
@@ -208,11 +209,11 @@ class Device:
         try:
             answer = await work
         except OSError as error:
-            self.refuse(request, error)
+            self.refuse(request, number_of(error))
         except asyncio.CancelledError:
-            self.refuse(request, OSError(errno.EINTR, ""))
+            self.refuse(request, errno.EINTR)
         except BaseException:
-            self.refuse(request, OSError(errno.EIO, ""))
+            self.refuse(request, errno.EIO)
             raise
         else:
             self.answer(request, answer)
@@ -234,9 +235,8 @@ class Device:
         except OSError:
             return  # whoever has asked is gone, or the mount
 
-    def refuse(self, request: Request, error: OSError) -> None:
-        """Refuse one."""
-        number = errno.EIO if isinstance(error, ConnectionError) else error.errno or errno.EIO
+    def refuse(self, request: Request, number: int) -> None:
+        """Refuse one, with an errno."""
         try:
             head = protocol.OUT.pack(protocol.OUT.size, -number, request.unique)
             os.write(self._descriptor, head)
@@ -247,7 +247,7 @@ class Device:
         """The first request: what both can do."""
         major, _, ahead, flags = protocol.INIT_IN.unpack_from(self._buffer, protocol.IN.size)
         if major != protocol.MAJOR:
-            self.refuse(request, OSError(errno.EPROTO, ""))
+            self.refuse(request, errno.EPROTO)
             return
         words = protocol.MAJOR, protocol.MINOR, ahead, flags & FLAGS
         limits = BACKGROUND, BACKGROUND * 3 // 4, self._pages * PAGE, 1, self._pages
@@ -257,3 +257,8 @@ class Device:
         task = self._tasks.get(unique)
         if task is not None and self._operations.may_be_interrupted(unique):
             task.cancel()
+
+
+def number_of(error: OSError) -> int:
+    """The errno that the kernel is told."""
+    return errno.EIO if isinstance(error, ConnectionError) else error.errno or errno.EIO

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .. import chain
-from ..attributes import Stat
 from ..session import Session
 from .nodes import Known, Look, Node, Nodes
 
@@ -126,24 +125,23 @@ class Directories:
             parent,
             look,
             (
-                (name, *one, False)
+                (name, Known(*one, False))
                 for name, one in zip(names, ones, strict=True)
                 if not isinstance(one, OSError)
             ),
         )
 
-    def _learn(
-        self, parent: Node, look: Look, ones: Iterable[tuple[bytes, Node, Stat, bool]]
-    ) -> None:
+    def _learn(self, parent: Node, look: Look, ones: Iterable[tuple[bytes, Known]]) -> None:
         """What was found by a look at a directory is known now."""
         found: dict[bytes, Known] = {}
-        for name, node, attributes, plain in ones:
-            linked = attributes.st_nlink > 1 and not attributes.is_dir
+        for name, one in ones:
+            node = one.node
+            linked = one.found.st_nlink > 1 and not one.found.is_dir
             old = look.distrusted or name in look.changes
             if old or node.is_written or linked:  # or it changes under another name
                 self._nodes.let_go(node)
             else:
-                found[name] = Known(node, attributes, plain)
+                found[name] = one
         parent.listing.known |= found
         if self.trust:
             loop = asyncio.get_running_loop()
@@ -171,14 +169,12 @@ class Directories:
         parent.listing.looking.append(look)
         until = time.monotonic() + self.trust
         try:
-            listed, names = await self._nodes.on(
-                parent, partial(self._listed, most=most if self.trust else 0)
-            )
+            listed, names = await self._nodes.on(parent, partial(self._listed, most=most))
         finally:
             parent.listing.looking.remove(look)
         if listed:
             ones = [
-                (name, self._nodes.found(parent, name, found), found, not xattrs)
+                (name, Known(self._nodes.found(parent, name, found), found, not xattrs))
                 for name, found, xattrs in listed
             ]
             self._learn(parent, look, ones)
@@ -194,7 +190,7 @@ class Directories:
         """What of a directory was found with attributes, and all of its names."""
         listed: list[chain.Listed] = []
         rest = 0
-        if most and session.connection.lists:
+        if most and self.trust and session.connection.lists:
             with suppress(PermissionError):  # it may be read, but not searched
                 listed, rest = await chain.listed(session, directory, most)
                 if not rest:

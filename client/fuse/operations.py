@@ -15,7 +15,7 @@ import asyncio
 import errno
 import stat
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -40,7 +40,6 @@ from server.wire.constants import (
     XATTR_REPLACE,
 )
 from server.wire.messages import (
-    Rwrite,
     Tgetattr,
     Tlink,
     Tmkdir,
@@ -62,17 +61,16 @@ from ..readahead import CHUNK, LARGE, Reader
 from ..session import ROOT as ROOT_FID
 from ..session import Session
 from . import protocol
-from .device import Answer, Device
+from .device import Answer, Device, number_of
 from .directories import TOGETHER, Directories
 from .locks import Locks
-from .nodes import Handle, Node, Nodes, Write, fields_of
+from .nodes import Handle, Node, Nodes, fields_of
 from .protocol import Request
+from .writes import Writes
 
 T = TypeVar("T")
 Later = Coroutine[Any, Any, Answer]
 
-#: Bytes of a file's writes that have been answered but not done, at most.
-BEHIND = 8 << 20
 CAPABILITY = b"security.capability"
 #: Seconds for which a file has none after it was seen that it has none.
 BARE = 1.0
@@ -114,6 +112,10 @@ class Operations:
         self._valid = divmod(round(trust * SECOND), SECOND)
         self._nodes = Nodes(fs, session, root)
         self._directories = Directories(self._nodes, min(trust, LISTED))
+        self._writes = Writes(
+            self._changed,
+            lambda data: self.device.recycle(data),  # noqa: PLW0108 it is made later
+        )
         self._locks = Locks()
         self._handles: dict[int, Handle] = {}
         self._listings: dict[int, list[bytes]] = {}
@@ -192,7 +194,7 @@ class Operations:
         return self._entry(node, await self._stat(node) if node.is_written else found)
 
     async def _stat(self, node: Node) -> Stat:
-        await self._settle(node)
+        await self._writes.settle(node)
         found: Stat = await self._nodes.call(node, Tgetattr, GETATTR_ALL)
         return found
 
@@ -231,7 +233,7 @@ class Operations:
             kill = given or valid & protocol.FATTR_KILL_SUIDGID
             await self._degrade(node, bool(kill))
         fields = asked, mode & 0o7777, uid, gid, size, atime, atime_ns, mtime, mtime_ns
-        await self._settle(node)
+        await self._writes.settle(node)
         self._changed(node)
         found = await self._nodes.on(node, lambda session, fid: chain.change(session, fid, fields))
         self._changed(node)
@@ -355,7 +357,7 @@ class Operations:
 
     async def open(self, request: Request, flags: int, how: int) -> bytes:
         node = self._nodes[request.inode]
-        await self._settle(node)
+        await self._writes.settle(node)
         wanted = flags & (O_ACCMODE | O_TRUNC)
         if wanted & O_TRUNC:
             await self._degrade(node, bool(how & protocol.OPEN_KILL_SUIDGID))
@@ -415,7 +417,7 @@ class Operations:
         return [await data]
 
     async def _read_later(self, handle: Handle, offset: int, size: int) -> Answer:
-        await self._settle(handle.node)
+        await self._writes.settle(handle.node)
         data = handle.reader.read(size, offset, handle.node.seen[0])
         return [await data if isinstance(data, Awaitable) else data]
 
@@ -427,9 +429,9 @@ class Operations:
         kill = bool(how & protocol.WRITE_KILL_SUIDGID)
         if self._is_privileged(handle.node, kill):
             return self._degrade_and_write(handle, kill, offset, data)
-        if _has_to_wait(handle.node, offset, offset + size):
+        if self._writes.has_to_wait(handle.node, offset, offset + size):
             return self._write_later(handle, offset, data)
-        return self._write_behind(handle, offset, data)
+        return self._writes.begin(handle, offset, data)
 
     async def _degrade_and_write(
         self, handle: Handle, kill: bool, offset: int, data: memoryview
@@ -438,57 +440,8 @@ class Operations:
         return await self._write_later(handle, offset, data)
 
     async def _write_later(self, handle: Handle, offset: int, data: memoryview) -> bytes:
-        while _has_to_wait(handle.node, offset, offset + len(data)):
-            await _called(handle.node.use.ending)
-        return self._write_behind(handle, offset, data)
-
-    def _write_behind(self, handle: Handle, offset: int, data: memoryview) -> bytes:
-        self._changed(handle.node)
-        write = Write(offset, offset + len(data))
-        handle.node.use.writes.add(write)
-        if not handle.file.begin_write(data, offset, partial(self._written, handle, write, data)):
-            self._write_in_full(handle, write, data)
-        return protocol.SIZE.pack(len(data))
-
-    def _written(self, handle: Handle, write: Write, data: memoryview, reply: Any) -> None:
-        """A write was tried; if all that is wrong is that not all was done, it is done now."""
-        if isinstance(reply, ConnectionError) or (
-            isinstance(reply, Rwrite) and reply.count < len(data)
-        ):
-            self._write_in_full(handle, write, data)
-            return
-        if isinstance(reply, OSError):
-            handle.error = reply
-        self._ended(handle.node, write, data)
-
-    def _write_in_full(self, handle: Handle, write: Write, data: memoryview) -> None:
-        write.task = asyncio.create_task(self._write(handle, write, data))
-
-    async def _write(self, handle: Handle, write: Write, data: memoryview) -> None:
-        try:
-            await handle.file.pwrite(data, write.start)
-        except OSError as error:
-            handle.error = error
-        finally:
-            self._ended(handle.node, write, data)
-
-    def _ended(self, node: Node, write: Write, data: memoryview) -> None:
-        """A write is over; those who wait for it go on."""
-        self._changed(node)
-        self.device.recycle(data)
-        use = node.use
-        use.writes.discard(write)
-        waiting, use.ending = use.ending, []
-        if not use.writes:
-            waiting += use.settling
-            use.settling = []
-        for go_on in waiting:
-            go_on()
-
-    async def _settle(self, node: Node) -> None:
-        """Wait for a file's writes."""
-        while node.is_written:
-            await _called(node.use.settling)
+        await self._writes.turn(handle.node, offset, offset + len(data))
+        return self._writes.begin(handle, offset, data)
 
     def _check(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
@@ -511,17 +464,17 @@ class Operations:
         if error is None:
             self.device.answer(request, b"")
         else:
-            self.device.refuse(request, error)
+            self.device.refuse(request, number_of(error))
 
     async def _flush(self, handle: Handle, owner: int) -> bytes:
-        await self._settle(handle.node)
+        await self._writes.settle(handle.node)
         await self._locks.give(handle, owner)  # it has closed the file (fcntl_locking(2))
         self._check(handle)
         return b""
 
     async def fsync(self, request: Request, fh: int) -> bytes:
         handle = self._handles[fh]
-        await self._settle(handle.node)
+        await self._writes.settle(handle.node)
         self._check(handle)
         await handle.file.sync()
         return b""
@@ -535,7 +488,7 @@ class Operations:
         )
 
     async def _release(self, handle: Handle, flags: int, owner: int) -> bytes:
-        await self._settle(handle.node)
+        await self._writes.settle(handle.node)
         return self._released(handle, flags, owner)
 
     def _released(self, handle: Handle, flags: int, owner: int) -> bytes:
@@ -570,7 +523,7 @@ class Operations:
         *,
         wait: bool,
     ) -> bytes:
-        await self._settle(handle.node)
+        await self._writes.settle(handle.node)
         if kind == LOCK_TYPE_UNLCK:
             await self._locks.give(handle, owner, start, end)
             return b""
@@ -710,26 +663,6 @@ def _degraded(mode: int) -> int:
     """The mode of a file that makes no program privileged."""
     locking = mode & stat.S_ISGID and not mode & stat.S_IXGRP
     return mode & ~(stat.S_ISUID | (0 if locking else stat.S_ISGID))
-
-
-def _has_to_wait(node: Node, start: int, stop: int) -> bool:
-    """Whether a write of these bytes can not begin: too much, or some of them, is being written."""
-    writes = node.use.writes
-    return sum(write.stop - write.start for write in writes) > BEHIND or any(
-        write.start < stop and start < write.stop for write in writes
-    )
-
-
-async def _called(waiting: list[Callable[[], None]]) -> None:
-    """Wait until what is put in here is called."""
-    called = asyncio.get_running_loop().create_future()
-    waiting.append(partial(_set, called))
-    await called
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():  # it is not cancelled
-        future.set_result(None)
 
 
 def _inside(directory: Node, name: bytes) -> bytes:
