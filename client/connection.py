@@ -25,8 +25,9 @@ from typing import Any, Self, cast
 
 from server.wire.codec import HEADER, Malformed, Message
 from server.wire.constants import MSIZE_MIN, NOTAG, VERSION, VERSION_OWN
+from server.wire.entries import split_two
 from server.wire.messages import Rgetattr, Rlerror, Rread, Rreaddir, Tflush, Tversion, Twrite
-from server.wire.own import OWN, Rreaddirplus
+from server.wire.own import OWN, Rcreateplus, Rreaddirplus
 from server.wire.primitives import Buffer
 
 from .attributes import stat_of
@@ -76,14 +77,14 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         msize: the largest message, in bytes.
-        lists: whether the server takes a Treaddirplus.
+        plus: whether the server speaks this project's own dialect.
         carrier: the process that carries it, if one does.
         telling: what tells of that process' errors.
     """
 
     def __init__(self, msize: int) -> None:
         self.msize = msize
-        self.lists = False
+        self.plus = False
         self.carrier: Process | None = None
         self.telling: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -129,7 +130,7 @@ class Connection(asyncio.BufferedProtocol):
             await made.close()
             raise
         made.msize = version.msize
-        made.lists = dialect == VERSION_OWN
+        made.plus = dialect == VERSION_OWN
         return made
 
     @property
@@ -156,7 +157,8 @@ class Connection(asyncio.BufferedProtocol):
     async def call(self, kind: type[Message], *fields: Any) -> Any:
         """The reply to a request; data that it writes must not change before it is here.
 
-        The reply to a Tgetattr is a :class:`.Stat`, any other is the message.
+        That to a Tgetattr is a :class:`.Stat`, to a Tcreateplus two of them; any other is the
+        message.
 
         Raises:
             OSError: the server refused it; EAGAIN, too many are on their way.
@@ -342,17 +344,21 @@ class Connection(asyncio.BufferedProtocol):
         fields = declared.unpack(buffer, at, end)
         if call.flushed:
             return  # its tag is free when the Tflush is answered
-        self._end(tag)
+        reply: Any
         if declared is Rlerror:
             (code,) = fields
-            call.replies[tag] = OSError(code, os.strerror(code))
+            reply = OSError(code, os.strerror(code))
         elif declared is Rgetattr:
-            call.replies[tag] = stat_of(fields)
+            reply = stat_of(fields)
         elif declared in (Rread, Rreaddir):
-            call.replies[tag] = declared(bytes(fields[0]))
+            reply = declared(bytes(fields[0]))
+        elif declared is Rcreateplus:
+            reply = tuple(map(stat_of, split_two(fields[0])))
         elif declared is Rreaddirplus:
-            call.replies[tag] = Rreaddirplus(fields[0], bytes(fields[1]))
+            reply = Rreaddirplus(fields[0], bytes(fields[1]))
         else:
-            call.replies[tag] = declared(*fields)
+            reply = declared(*fields)
+        self._end(tag)
+        call.replies[tag] = reply
         if len(call.replies) == len(call.kinds):
             call.done(call.replies)

@@ -226,7 +226,7 @@ class FileSystem:
         """What is in a directory, by name, as lstat would have it; what goes meanwhile is not."""
 
         async def stats(session: Session, fid: int) -> dict[str, Stat]:
-            if session.connection.lists:
+            if session.connection.plus:
                 listed, _ = await chain.listed(session, fid, sys.maxsize)
                 return {os.fsdecode(one.name): one.found for one in listed}
             names = [entry.name for entry in await entries(session, fid)]

@@ -7,11 +7,11 @@ from tmpfs_core import vnops
 from tmpfs_core.errors import refuse
 from tmpfs_core.permissions import EXECUTE, READ, require
 
-from .fids import Client
-from .handlers import Handlers, Reply, attributes, handles
+from .fids import Client, Fid
+from .handlers import Handlers, Reply, attributes, handles, lcreate
 from .wire.constants import IOHDRSZ
-from .wire.entries import pack_entry
-from .wire.own import Rreaddirplus, Treaddirplus
+from .wire.entries import pack_entry, pack_two
+from .wire.own import Rcreateplus, Rreaddirplus, Tcreateplus, Treaddirplus
 
 #: Those that 9P2000.L does not have.
 OWN: Final[Handlers] = {}
@@ -40,3 +40,21 @@ def readdirplus(client: Client, tag: int, fid: int, offset: int, count: int) -> 
     if not records and not end:
         refuse(errno.EINVAL)
     return Rreaddirplus.pack(tag, end, b"".join(records))
+
+
+@handles(Tcreateplus, OWN)
+def createplus(
+    client: Client, tag: int, fid: int, newfid: int, name: bytes, flags: int, mode: int, gid: int
+) -> Reply:
+    """Nothing is left of ``newfid`` if it is refused."""
+    directory = client.get(fid)
+    client.require_free(newfid)
+    client.enter(newfid, Fid(directory.entry, directory.cred))
+    try:
+        lcreate(client, tag, newfid, name, flags, mode, gid)
+    except BaseException:
+        client.clunk(newfid)
+        raise
+    made = client.fids[newfid].node
+    two = pack_two(attributes(tag, made), attributes(tag, directory.node))
+    return Rcreateplus.pack(tag, two)

@@ -194,8 +194,7 @@ class Device:
         if isinstance(answer, bytes | list):
             self.answer(request, answer)
         elif answer is not None:
-            task = self._loop.create_task(self._answer_later(request, answer))
-            self._tasks[request.unique] = task
+            self.finish(request, answer)
 
     def _data(self, start: int, stop: int) -> memoryview:
         """What the buffer has there; if that is much, there is another buffer then."""
@@ -204,6 +203,10 @@ class Device:
         data = memoryview(self._buffer)[start:stop]
         self._buffer = self._spare.pop() if self._spare else bytearray(len(self._buffer))
         return data
+
+    def finish(self, request: Request, work: Coroutine[Any, Any, Answer]) -> None:
+        """Answer with what becomes of this."""
+        self._tasks[request.unique] = self._loop.create_task(self._answer_later(request, work))
 
     async def _answer_later(self, request: Request, work: Coroutine[Any, Any, Answer]) -> None:
         try:

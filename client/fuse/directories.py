@@ -190,7 +190,7 @@ class Directories:
         """What of a directory was found with attributes, and all of its names."""
         listed: list[chain.Listed] = []
         rest = 0
-        if most and self.trust and session.connection.lists:
+        if most and self.trust and session.connection.plus:
             with suppress(PermissionError):  # it may be read, but not searched
                 listed, rest = await chain.listed(session, directory, most)
                 if not rest:

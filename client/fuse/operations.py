@@ -51,6 +51,7 @@ from server.wire.messages import (
     Tsymlink,
     Tunlinkat,
 )
+from server.wire.own import Tcreateplus
 from server.wire.primitives import Buffer
 
 from .. import chain
@@ -268,23 +269,29 @@ class Operations:
             made = await session.unrepeated(work)
             return self._nodes.entered(session, parent, name, made.fid, made.found)[0], made
 
-        return await self._new(request, parent, name, *await self._nodes.on(parent, make))
+        node, made = await self._nodes.on(parent, make)
+        self._new(parent, name, node, made)
+        return self._entry(node, await self._given(request, node, made.found))
 
-    async def _new(
-        self, request: Request, parent: Node, name: bytes, node: Node, made: chain.Made
-    ) -> bytes:
-        """What root has made belongs to whom it was made for; the kernel is told of it."""
+    def _new(self, parent: Node, name: bytes, node: Node, made: chain.Made) -> None:
+        """There is a new name in a directory."""
         self._directories.touched(parent, name)
         self._changed(parent)
         if made.above is not None:
             parent.fresh = made.above, time.monotonic() + self._directories.trust
         if made.found.st_birthtime_ns == made.found.st_ctime_ns:  # it is new
             node.bare = time.monotonic() + BARE
-        found = made.found
-        if not self._uid and request.uid != found.st_uid:
-            await self._nodes.call(node, Tsetattr, SETATTR_UID, 0, request.uid, *(0,) * 6)
-            found = found._replace(st_uid=request.uid)
-        return self._entry(node, found)
+
+    def _is_his(self, request: Request, found: Stat) -> bool:
+        """Whether what was made belongs to whom it was made for, or can not."""
+        return self._uid != 0 or request.uid == found.st_uid
+
+    async def _given(self, request: Request, node: Node, found: Stat) -> Stat:
+        """What root has made belongs to whom it was made for; its attributes then."""
+        if self._is_his(request, found):
+            return found
+        await self._nodes.call(node, Tsetattr, SETATTR_UID, 0, request.uid, *(0,) * 6)
+        return found._replace(st_uid=request.uid)
 
     async def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
         entry = await self._made(request, name, Tmkdir, mode & ~umask & 0o7777, request.gid)
@@ -380,24 +387,72 @@ class Operations:
             self._opened(node, file, whole), protocol.FOPEN_KEEP_CACHE if kept else 0
         )
 
-    async def create(
+    def create(
         self, request: Request, flags: int, mode: int, umask: int, how: int, name: bytes
-    ) -> list[bytes | bytearray | memoryview]:
+    ) -> Later | None:
         parent = self._nodes[request.inode]
         wanted = flags & (O_ACCMODE | O_TRUNC | O_EXCL) | O_CREAT
         fields = name, wanted, mode & ~umask & 0o7777, request.gid
+        session = parent.session
+        if session is not None and session.connection.plus:
+            fid = session.new_fid()
+            tried = partial(self._create_tried, request, parent, session, fid, fields)
+            if session.connection.begin(tried, Tcreateplus, parent.fid, fid, *fields):
+                return None
+            session.free(fid)
+        return self._create(request, parent, fields)
 
-        async def create(session: Session, directory: int) -> tuple[File, Node, chain.Made]:
+    def _create_tried(
+        self,
+        request: Request,
+        parent: Node,
+        session: Session,
+        fid: int,
+        fields: tuple[bytes, int, int, int],
+        reply: Any,
+    ) -> None:
+        """One request has made a file, or not; if that is unknown, it is done the long way."""
+        name, wanted, *_ = fields
+        if isinstance(reply, ConnectionError) and not wanted & O_EXCL:
+            self.device.finish(request, self._create(request, parent, fields))
+        elif isinstance(reply, OSError):
+            session.free(fid)
+            self.device.refuse(request, number_of(reply))
+        else:
+            made = chain.Made(fid, *reply)
+            node, handle = self._created(session, parent, name, wanted, made)
+            if self._is_his(request, made.found):
+                self.device.answer(request, self._open_entry(node, handle, made.found))
+            else:
+                self.device.finish(request, self._given_open(request, node, handle, made.found))
+
+    async def _create(
+        self, request: Request, parent: Node, fields: tuple[bytes, int, int, int]
+    ) -> Answer:
+        name, wanted, *_ = fields
+
+        async def create(session: Session, directory: int) -> tuple[Node, int, Stat]:
             work = chain.create(session, directory, *fields)
             made = await (session.unrepeated(work) if wanted & O_EXCL else work)
-            node = self._nodes.found(parent, name, made.found)
-            access = flags & O_ACCMODE
-            return File(self._fs, node.path, access, session, made.fid, made.found), node, made
+            return *self._created(session, parent, name, wanted, made), made.found
 
-        file, node, made = await self._nodes.on(parent, create)
-        handle = self._opened(node, file, None)
-        entry = await self._new(request, parent, name, node, made)
-        return [entry, protocol.OPEN.pack(handle, 0)]
+        return await self._given_open(request, *await self._nodes.on(parent, create))
+
+    def _created(
+        self, session: Session, parent: Node, name: bytes, wanted: int, made: chain.Made
+    ) -> tuple[Node, int]:
+        """The node of a file that was created, and its number as an open file."""
+        node = self._nodes.found(parent, name, made.found)
+        access = wanted & O_ACCMODE
+        file = File(self._fs, node.path, access, session, made.fid, made.found)
+        self._new(parent, name, node, made)
+        return node, self._opened(node, file, None)
+
+    async def _given_open(self, request: Request, node: Node, handle: int, found: Stat) -> Answer:
+        return self._open_entry(node, handle, await self._given(request, node, found))
+
+    def _open_entry(self, node: Node, handle: int, found: Stat) -> bytes:
+        return self._entry(node, found) + protocol.OPEN.pack(handle, 0)
 
     def _opened(self, node: Node, file: File, head: bytes | None) -> int:
         self._last += 1

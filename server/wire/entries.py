@@ -1,7 +1,7 @@
-"""The records that the data of an Rreaddirplus is made of.
+"""What the data of an Rreaddirplus and of an Rcreateplus is made of.
 
-Each is offset[8] xattrs[1] name[s], and what an Rgetattr has; xattrs is 0 if the file has no
-extended attributes, else 1.
+An Rreaddirplus has records.  Each is offset[8] xattrs[1] name[s], and what an Rgetattr has; xattrs
+is 0 if the file has no extended attributes, else 1.  An Rcreateplus has what two Rgetattrs have.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Any, Final
 
 from .messages import Rgetattr
-from .primitives import HEADER
+from .primitives import HEADER, Buffer
 
 _HEAD: Final = Struct("<QBH")
 #: Bytes of a file's attributes.
@@ -34,3 +34,18 @@ def split_entries(data: bytes) -> Iterator[tuple[int, bool, bytes, tuple[Any, ..
         stop = at + _ATTRIBUTES
         yield offset, bool(xattrs), data[at - length : at], Rgetattr.unpack(data, at, stop)
         at = stop
+
+
+def pack_two(first: bytes, second: bytes) -> bytes:
+    """The attributes of two files; each is a frame, an Rgetattr."""
+    return first[HEADER.size :] + second[HEADER.size :]
+
+
+def split_two(data: Buffer) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The fields of both Rgetattrs.
+
+    Raises:
+        Malformed: there are none such.
+    """
+    second = Rgetattr.unpack(data, _ATTRIBUTES, len(data))
+    return Rgetattr.unpack(data, 0, _ATTRIBUTES), second

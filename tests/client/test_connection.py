@@ -63,12 +63,12 @@ async def test_a_server_that_is_another_is_spoken_to_in_9p2000_l(
     server: Unix, monkeypatch: pytest.MonkeyPatch, refuses: bool
 ) -> None:
     async with FileSystem(f"unix://{server.path}") as fs:
-        assert (await fs._session()).connection.lists
+        assert (await fs._session()).connection.plus
     monkeypatch.delitem(dialects._DIALECTS, VERSION_OWN)
     if refuses:
         monkeypatch.delitem(dialects._DIALECTS, VERSION_PLAIN)
     async with FileSystem(f"unix://{server.path}") as fs:
-        assert not (await fs._session()).connection.lists
+        assert not (await fs._session()).connection.plus
         await fs.write_bytes("/file", b"data")
         assert await fs.listdir("/") == ["file"]
 

@@ -309,7 +309,7 @@ LISTS = pytest.mark.parametrize("lists", [True, False], ids=["own", "L"])
 
 @LISTS
 async def test_what_is_in_a_directory_comes_with_attributes(fs: FileSystem, lists: bool) -> None:
-    (await fs._session()).connection.lists = lists
+    (await fs._session()).connection.plus = lists
     await fs.makedirs("/d/g")
     await fs.write_bytes("/d/x", b"12345")
     await fs.symlink("none", "/d/l")
@@ -326,7 +326,7 @@ async def test_small_messages_do_as_well(
 ) -> None:
     monkeypatch.setattr(filesystem, "STATS", 2)
     async with FileSystem(str(server), msize=4096) as fs:
-        (await fs._session()).connection.lists = lists
+        (await fs._session()).connection.plus = lists
         await fs.write_bytes("/f", BIG[:100_000])
         assert await fs.read_bytes("/f") == BIG[:100_000]
         names = [f"{number:03}{'x' * 100}" for number in range(150)]

@@ -19,7 +19,7 @@ from server.wire import constants as c
 from server.wire import legacy
 from server.wire import messages as m
 from server.wire.codec import HEADER, Message
-from server.wire.own import OWN, Treaddirplus
+from server.wire.own import OWN, Tcreateplus, Treaddirplus
 from tests.server.strategies import kinds
 from tests.server.vhost import frontend as f
 from tmpfs_core.frames import BLOCK, FRAME
@@ -153,6 +153,7 @@ SPECIAL: dict[type[Message], dict[str, Choice]] = {
     m.Twalk: {"fid": _mostly(0, 0, *FILES, *PLACES)},
     m.Tstatfs: {"fid": _mostly(0)},
     Treaddirplus: {"fid": _mostly(0), "offset": _of(0, 2, 3, 7)},
+    Tcreateplus: {"fid": _mostly(0), "newfid": _mostly(*FILES, *PLACES)},
     legacy.Topen: {"mode": _of(*OLD_OPEN)},
     legacy.Tcreate: {"mode": _of(*OLD_OPEN), "fid": _mostly(*PLACES)},
     legacy.TcreateUnix: {"mode": _of(*OLD_OPEN), "fid": _mostly(*PLACES)},

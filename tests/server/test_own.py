@@ -6,8 +6,9 @@ import pytest
 
 from server.wire import constants as c
 from server.wire import messages as m
-from server.wire.entries import split_entries
-from server.wire.own import Treaddirplus
+from server.wire.codec import Message
+from server.wire.entries import split_entries, split_two
+from server.wire.own import Tcreateplus, Treaddirplus
 from tmpfs_core.access import Cred
 
 from .peer import ROOT, UNKNOWN, MakePeer, Peer, raises_errno
@@ -40,6 +41,9 @@ def whole(peer: Peer, fid: int, count: int) -> list[tuple[bytes, m.Rgetattr]]:
         for offset, _, name, fields in split_entries(reply.data):  # noqa: B007 the last is used
             found.append((name, m.Rgetattr(*fields)))
     return found
+
+
+# Treaddirplus
 
 
 @pytest.mark.parametrize("count", [ENTRY, 2 * ENTRY, 3 * ENTRY + 1, 1 << 24])
@@ -110,6 +114,61 @@ def test_it_is_for_who_may_read_and_search(own: Peer, mode: int, allowed: bool) 
             own.call(request)
 
 
-def test_who_speaks_9p2000_l_does_not_have_it(peer: Peer) -> None:
-    peer.feed(Treaddirplus(ROOT, 0, 4096).frame(1))
+# Tcreateplus
+
+NEW = 77
+
+
+def createplus(name: bytes, flags: int = c.O_RDWR, newfid: int = NEW) -> Tcreateplus:
+    return Tcreateplus(ROOT, newfid, name, flags, 0o640, 50)
+
+
+def test_a_file_is_made_and_told_of(own: Peer) -> None:
+    reply = own.call(createplus(b"new"))
+    made, directory = (m.Rgetattr(*fields) for fields in split_two(reply.data))
+    assert made == own.stat(NEW) == own.stat(own.walk(b"new"))
+    assert (made.mode & 0o7777, made.gid) == (0o640, 50)
+    assert directory == own.stat(ROOT)
+    assert own.write(NEW, b"data") == 4
+
+
+def test_what_is_there_is_opened(own: Peer) -> None:
+    own.call(createplus(b"a"))
+    assert own.read(NEW) == b"data of a"
+    own.clunk(NEW)
+    own.call(createplus(b"a", c.O_RDWR | c.O_TRUNC))
+    assert own.read(NEW) == b""
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (createplus(b"a", c.O_RDWR | c.O_EXCL), errno.EEXIST),
+        (createplus(b"d"), errno.EISDIR),
+        (createplus(b"new", c.O_ACCMODE), errno.EINVAL),
+        (createplus(b"x/y"), errno.EINVAL),
+    ],
+)
+def test_what_is_refused_leaves_no_fid(own: Peer, request_: Tcreateplus, code: int) -> None:
+    with raises_errno(code):
+        own.call(request_)
+    assert NEW not in own.session.client.fids
+    own.call(createplus(b"other"))
+
+
+def test_the_fid_must_be_new(own: Peer) -> None:
+    file = own.walk(b"a")
+    for newfid in (file, ROOT, c.NOFID):
+        with raises_errno(errno.EBADF):
+            own.call(createplus(b"new", newfid=newfid))
+    assert own.stat(file)
+    with raises_errno(errno.EBADF):
+        own.call(Tcreateplus(UNKNOWN, NEW, b"new", c.O_RDWR, 0o644, 0))
+    with raises_errno(errno.ENOENT):
+        own.walk(b"new")
+
+
+@pytest.mark.parametrize("request_", [Treaddirplus(ROOT, 0, 4096), createplus(b"new")])
+def test_who_speaks_9p2000_l_has_neither(peer: Peer, request_: Message) -> None:
+    peer.feed(request_.frame(1))
     assert peer.reply(1) == m.Rlerror(errno.EOPNOTSUPP)

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import socket
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +12,8 @@ import pytest
 from client.fuse import protocol
 from client.fuse.device import FLAGS, SMALL, Answer, Device
 from client.fuse.protocol import Request
+
+from .kernel import Kernel
 
 IO_MAX = 1 << 18
 LOOKUP, FORGET, MKDIR, SYMLINK, GETATTR = 1, 2, 9, 6, 3
@@ -61,31 +62,6 @@ class Answers:
         self.asked.append((fh, offset, size, how))
         self.held.append(data)
         return protocol.SIZE.pack(size)
-
-
-class Kernel:
-    """The other end."""
-
-    def __init__(self) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        its.setblocking(False)
-        self._sock = ours
-        self.descriptor = its.detach()
-
-    async def ask(self, unique: int, opcode: int, body: bytes = b"") -> None:
-        head = protocol.IN.pack(protocol.IN.size + len(body), opcode, unique, 7, 1, 2, 3)
-        await asyncio.get_running_loop().sock_sendall(self._sock, head + body)
-
-    async def answer(self) -> tuple[int, int, bytes]:
-        """The next answer: to which, its error, what it says."""
-        data = await asyncio.get_running_loop().sock_recv(self._sock, 1 << 16)
-        size, error, unique = protocol.OUT.unpack_from(data)
-        assert size == len(data)
-        return unique, -error, data[protocol.OUT.size :]
-
-    def close(self) -> None:
-        self._sock.close()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ async def nodes(request: pytest.FixtureRequest, fs: FileSystem) -> Nodes:
     for name in ("a", "b", "c"):
         await fs.write_bytes(f"/{name}", b"data")
     session = await fs._session()
-    session.connection.lists = request.param
+    session.connection.plus = request.param
     return Nodes(fs, session, await session.call(Tgetattr, ROOT, GETATTR_ALL))
 
 
@@ -132,7 +132,7 @@ async def test_what_is_read_is_known_then(
     for name, one in known.items():
         assert one is not None
         assert one.found == await nodes.fs.stat(name)
-    own = (await nodes.fs._session()).connection.lists
+    own = (await nodes.fs._session()).connection.plus
     asked = cable.requests[Treaddirplus.TYPE], cable.requests[Treaddir.TYPE]
     assert asked == ((1, 0) if own else (0, 2))
 
@@ -143,7 +143,7 @@ async def test_what_has_no_extended_attributes_is_known_if_the_server_tells(
     await nodes.fs.setxattr("/b", "user.a", b"value")
     names = await directories.begin(nodes.root)
     await directories.know(nodes.root, names)
-    own = (await nodes.fs._session()).connection.lists
+    own = (await nodes.fs._session()).connection.plus
     a, b = (nodes.named(nodes.root, name) for name in (b"a", b"b"))
     assert (a.is_plain, b.is_plain) == (own, False)
     directories.touched(nodes.root, b"a")
@@ -161,7 +161,7 @@ async def test_of_a_large_directory_the_first_names_are_known(
     assert sorted(names) == sorted(map(os.fsencode, await nodes.fs.listdir("/")))
     known = [name for name in names if nodes.root.listing.known[name] is not None]
     assert known == names[: len(known)]
-    own = (await nodes.fs._session()).connection.lists
+    own = (await nodes.fs._session()).connection.plus
     assert (15 <= len(known) < 30) if own else not known
     await directories.know(nodes.root, names)
     assert all(nodes.root.listing.known.values())
