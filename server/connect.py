@@ -4,18 +4,22 @@ Rules of this file:
 
 * It ends when the server has ended.  That its own input has ended is passed on, and what the server
   still says comes out.
+* Nothing is carried where the server takes standard input and output itself.
 * It exits 0; 1, with a line that says why, if it is not let in or the connection breaks; 2 if what
   is asked for can not be.
 * A process is started for each connection, so what TLS takes is loaded only for that.
 """
 
 import argparse
+import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from .address import FORMS, Address, Tcp, Tls, Unix, address
+from .handover import give
 from .stdio import Bridge, complain, is_silent
 from .usage import ConfigError
 
@@ -88,6 +92,8 @@ def _connect(arguments: argparse.Namespace) -> None:
         ValueError: a name that can be no host's.
     """
     where = _address(arguments)
+    if isinstance(where, Unix) and _hand_over(where):
+        return
     if not isinstance(where, Tls):
         with _connected(where) as sock:
             Bridge(sock).run()
@@ -97,6 +103,23 @@ def _connect(arguments: argparse.Namespace) -> None:
     context = connect_tls.context(arguments.cert, arguments.key, arguments.ca)
     with _connected(where) as sock:
         connect_tls.bridge(sock, context, arguments.server_name or where.host, PATIENCE)
+
+
+def _hand_over(where: Unix) -> bool:
+    """Give the server standard input and output, and wait for the end; whether it has taken them.
+
+    Raises:
+        OSError: the server is not there.
+    """
+    with _connected(where) as sock:
+        if not give(sock, 0, 1):
+            return False
+        with open(os.devnull, "r+b") as nowhere:
+            os.dup2(nowhere.fileno(), 0)
+            os.dup2(nowhere.fileno(), 1)
+        with suppress(ConnectionResetError):
+            sock.recv(1)
+        return True
 
 
 def _address(arguments: argparse.Namespace) -> Address:

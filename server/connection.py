@@ -3,6 +3,7 @@
 Rules of this file:
 
 * The event loop only tells when the socket is ready; reading and sending are done here, at once.
+* Where it is, a socket, may be changed for two pipes by the first message (see handover.py).
 * Bytes are received into one scratch buffer that all connections share, so an idle connection
   holds none; what is left of an unfinished frame moves to a buffer of its own (the *inbox*), which
   grows with what has come, not with what was announced.
@@ -29,6 +30,7 @@ import structlog
 from tmpfs_core.cargo import Cargo
 
 from .errors import ProtocolError
+from .handover import Pipes, take
 from .limits import Limits
 from .room import Room
 from .session import Session
@@ -106,7 +108,9 @@ class Connection:
         make_session: Callable[[Callable[[], None]], Session],
         gone: Callable[["Connection"], None],
     ) -> None:
-        self._sock = sock
+        self._sock: socket.socket | Pipes = sock
+        self._outgoing: socket.socket | int = sock
+        self._on_input = self._first if sock.family == socket.AF_UNIX else self._readable
         self._limits = limits
         self._buffers = buffers
         self._replies = replies
@@ -151,7 +155,7 @@ class Connection:
             return
         self._open = False
         self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._outgoing)
         self.session.close()
         room = self._buffers.room
         if self._wants and room.forget(self._granted):
@@ -183,6 +187,16 @@ class Connection:
         elif 0 < limits.idle_timeout < self._idle_age * INTERVAL:
             self.close("was idle for too long")
         return unfinished or not session.begun or limits.idle_timeout > 0
+
+    def _first(self) -> None:
+        """The first bytes are here: read them, or what the client gives with them."""
+        assert isinstance(self._sock, socket.socket)
+        pipes = take(self._sock)
+        self._pause()
+        self._on_input = self._readable
+        if pipes is not None:
+            self._sock, self._outgoing = pipes, pipes.outgoing
+        self._resume()
 
     def _readable(self) -> None:
         self._spin.serving()
@@ -335,7 +349,7 @@ class Connection:
             return
         if not self._reading:
             self._reading = True
-            self._loop.add_reader(self._sock, self._readable)
+            self._loop.add_reader(self._sock, self._on_input)
         if self._inbox is not None and not self.session.needed:
             try:
                 self._handle(self._inbox, self._held)
@@ -434,7 +448,7 @@ class Connection:
                 return sent
             self._unsent_size = size - sent
             self._pause()
-            self._loop.add_writer(self._sock, self._writable)
+            self._loop.add_writer(self._outgoing, self._writable)
             self._replies.note(self, self._unsent_size)
         out.clear()
         return sent
@@ -453,7 +467,7 @@ class Connection:
             self._unsent = self._unsent[sent:]
             return
         self._unsent = None
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._outgoing)
         self._replies.note(self, 0)
         self._send()
         self._resume()

@@ -1,6 +1,7 @@
 """connect: ``tmpfs9p connect`` to servers in processes of their own, and to others."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -149,6 +150,54 @@ def test_it_ends_when_nobody_takes_its_output(authority: Authority) -> None:
         bridge.process.stdin.write(m.Tstatfs(0).frame(1))
         bridge.process.stdin.flush()
         assert bridge.process.wait(GUARD) == 0
+
+
+def test_a_server_has_the_pipes_itself(tmp_path: Path) -> None:
+    with serving("--size", "16m", "--listen", f"unix://{tmp_path}/t9.sock") as server:
+        with connected(server.ready()[0]) as bridge:
+            bridge.ask(m.Tversion(MSIZE, c.VERSION))
+            bridge.process.send_signal(signal.SIGSTOP)  # it carries nothing
+            bridge.ask(m.Tattach(0, c.NOFID, b"", b"", 0))
+            bridge.process.send_signal(signal.SIGCONT)
+            assert bridge.end() == (0, b"", "")
+        assert server.stop()[0] == 0
+
+
+def test_it_ends_when_the_server_that_has_the_pipes_has(tmp_path: Path) -> None:
+    with (
+        serving("--size", "16m", "--listen", f"unix://{tmp_path}/t9.sock") as server,
+        connected(server.ready()[0]) as bridge,
+    ):
+        bridge.ask(m.Tversion(MSIZE, c.VERSION))
+        assert server.stop()[0] == 0
+        assert bridge.process.wait(GUARD) == 0
+        assert bridge.process.stdout is not None
+        assert bridge.process.stdout.read() == b""
+
+
+@pytest.mark.parametrize("answer", [m.Rlerror(errno.EPROTO).frame(c.NOTAG), b""])
+def test_for_a_server_that_takes_no_pipes_bytes_are_carried(tmp_path: Path, answer: bytes) -> None:
+    """One that was not made by this project, or before."""
+
+    def serve() -> None:
+        sock, _ = listening.accept()
+        with sock:
+            sock.recv(100)
+            sock.send(answer)
+        sock, _ = listening.accept()
+        with sock, sock.makefile("rb") as stream:
+            sock.sendall(stream.read())
+
+    where = f"{tmp_path}/other.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(where)
+        listening.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with connected(f"unix://{where}") as bridge:
+            output, errors = bridge.process.communicate(b"bytes", timeout=GUARD)
+        thread.join(GUARD)
+    assert (bridge.process.returncode, output, errors) == (0, b"bytes", b"")
 
 
 # Not let in

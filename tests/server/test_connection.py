@@ -6,12 +6,16 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from io import FileIO
+from threading import Thread
 
 import pytest
 from structlog.testing import capture_logs
 
 from server import connection as connection_module
 from server.connection import SCRATCH, Buffers, Connection, Replies
+from server.handover import give
 from server.limits import Limits
 from server.room import Room
 from server.session import BATCH, CARGO_MIN, Session
@@ -40,6 +44,44 @@ MSIZE = 1 << 20
 STATFS = m.Tstatfs(ROOT)
 
 
+class Carrier:
+    """Carries bytes between a client's socket and pipes, as sshd does.
+
+    Attributes:
+        given: the ends of the pipes that are for a server.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        incoming, to_server = os.pipe()
+        from_server, outgoing = os.pipe()
+        self.given = incoming, outgoing
+        self._sock = sock
+        self._threads = [
+            Thread(target=self._inwards, args=(to_server,)),
+            Thread(target=self._outwards, args=(from_server,)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _inwards(self, to_server: int) -> None:
+        with FileIO(to_server, "w") as pipe, suppress(BrokenPipeError):
+            while data := self._sock.recv(1 << 16):
+                while data:
+                    data = data[pipe.write(data) :]
+
+    def _outwards(self, from_server: int) -> None:
+        with FileIO(from_server) as pipe, suppress(BrokenPipeError):
+            while data := pipe.read(1 << 16):
+                self._sock.sendall(data)
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def join(self) -> None:
+        """Wait until both ends have ended."""
+        for thread in self._threads:
+            thread.join(GUARD)
+        self._sock.close()
+
+
 class Link:
     """Connections to test, each with a peer at its other end.
 
@@ -55,6 +97,7 @@ class Link:
         self.failures: list[dict[str, object]] = []
         self.connections: list[Connection] = []
         self.peers: list[SocketPeer] = []
+        self.handed_over: list[tuple[Carrier, socket.socket]] = []
         self._mount = mount
         loop = asyncio.get_running_loop()
         self.room = Room(limits.request_bytes, loop.call_soon)
@@ -78,6 +121,30 @@ class Link:
             peer = SocketPeer(*await asyncio.open_connection(sock=theirs))
         self.peers.append(peer)
         return peer
+
+    async def hand_over(self) -> SocketPeer:
+        """A peer of a new connection, for whom somebody has given the server pipes."""
+        ours, theirs = socket.socketpair()
+        self.serve(ours)
+        near, far = socket.socketpair()
+        carrier = Carrier(far)
+        assert await asyncio.to_thread(give, theirs, *carrier.given)
+        for descriptor in carrier.given:
+            os.close(descriptor)
+        self.handed_over.append((carrier, theirs))
+        peer = SocketPeer(*await asyncio.open_unix_connection(sock=near))
+        self.peers.append(peer)
+        return peer
+
+    async def part(self) -> None:
+        """Close all peers."""
+        for peer in self.peers:
+            await peer.close()
+        for carrier, sock in self.handed_over:
+            await asyncio.to_thread(carrier.join)
+            sock.close()
+        self.peers.clear()
+        self.handed_over.clear()
 
     def serve(self, sock: socket.socket) -> None:
         """Serve the client at the other end of ``sock``."""
@@ -126,18 +193,18 @@ async def link(mount: Mount) -> AsyncIterator[Link]:
     yield link
     for connection in link.connections:
         connection.close("the test is over")
-    for peer in link.peers:
-        await peer.close()
+    await link.part()
     assert link.gone == len(link.connections)
     assert no_berth_is_taken(mount.memory.arena)
     assert not link.failures
     assert not mount.orphans
 
 
-@pytest.fixture
-async def peer(link: Link) -> SocketPeer:
-    """A peer on a unix socket that has agreed on 1 MiB and attached fid ROOT."""
-    return await link.begin()
+@pytest.fixture(params=["socket", "pipes"])
+async def peer(request: pytest.FixtureRequest, link: Link) -> SocketPeer:
+    """A peer on a unix socket, or on pipes, that has agreed on 1 MiB and attached fid ROOT."""
+    connect = link.connect if request.param == "socket" else link.hand_over
+    return await (await connect()).begin(MSIZE)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -174,6 +241,26 @@ async def test_a_request_and_its_reply(
     peer = await (await link.connect(pair_of())).begin()
     file = await peer.create(b"file", b"data")
     assert (await peer.call(m.Tread(file, 0, 10))).data == b"data"
+
+
+async def test_who_has_handed_over_sees_the_end(link: Link) -> None:
+    peer = await (await link.hand_over()).begin(MSIZE)
+    link.connections[0].close("the test says so")
+    _, sock = link.handed_over[0]
+    assert await asyncio.to_thread(sock.recv, 1) == b""
+    assert await peer.is_dropped()
+
+
+async def test_no_descriptor_is_left_of_what_was_handed_over(link: Link) -> None:
+    async def once() -> int:
+        link.ended.clear()
+        await (await link.hand_over()).begin(MSIZE)
+        await link.part()
+        await until_gone(link)
+        return len(os.listdir("/proc/self/fd"))
+
+    before = await once()
+    assert await once() == before
 
 
 async def test_requests_come_byte_by_byte(peer: SocketPeer) -> None:

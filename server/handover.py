@@ -1,0 +1,123 @@
+"""Handover: a process that stands between a client and the server gives its pipes to the latter.
+
+What sshd has started reads and writes pipes.  If all it does is to carry bytes between these and
+the server's unix socket, the server can as well have them itself (SCM_RIGHTS, unix(7)): then no
+request wakes up another process on its way, nor does its reply.
+
+Rules of this file:
+
+* A client may ask for it before it says anything else.  A server that does not know the question
+  ends the connection, or answers something else; who has asked connects anew and carries bytes.
+* The server takes nothing but pipes, whose ends are the right ones.
+* The socket stays, so that who has asked sees when the connection has ended.
+"""
+
+import fcntl
+import os
+import socket
+import stat
+import struct
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from .wire.primitives import HEADER, Buffer
+
+#: The question and its answer: messages of 9P without fields, of types that no dialect has.
+GIVEN = HEADER.pack(HEADER.size, 46, 0xFFFF)
+TAKEN = HEADER.pack(HEADER.size, 47, 0xFFFF)
+#: The two descriptors that come with the question.
+FDS = struct.Struct("=ii")
+#: Seconds in which it must be answered.
+PATIENCE = 5.0
+#: Bytes of a pipe: a message, as long as the kernel's client has them.
+PIPE_SIZE = 1 << 20
+
+
+def give(sock: socket.socket, incoming: int, outgoing: int) -> bool:
+    """Give a server what to read from and what to write to; whether it has taken both."""
+    if not _are_pipes(incoming, outgoing):
+        return False
+    try:
+        sock.settimeout(PATIENCE)
+        socket.send_fds(sock, [GIVEN], [incoming, outgoing])
+        answer = sock.recv(len(TAKEN), socket.MSG_WAITALL)
+        sock.settimeout(None)
+    except OSError:
+        return False
+    return answer == TAKEN
+
+
+def take(sock: socket.socket) -> "Pipes | None":
+    """What a client gives with its first message, which is here; None if it is an ordinary one."""
+    flags = socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC  # recv_fds() takes none
+    try:
+        said, more, *_ = sock.recvmsg(len(GIVEN), socket.CMSG_LEN(FDS.size), flags)
+    except OSError:  # whoever receives the message is told
+        return None
+    given = array("i")
+    for level, kind, data in more:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            given.frombytes(data)
+    if said != GIVEN or len(given) != 2 or not _are_pipes(*given):
+        for descriptor in given:
+            os.close(descriptor)
+        return None
+    pipes = Pipes(sock, *given)
+    sock.recv(len(GIVEN))
+    with suppress(OSError):  # who does not take the answer has gone
+        sock.send(TAKEN)
+    return pipes
+
+
+def _are_pipes(incoming: int, outgoing: int) -> bool:
+    return _is_pipe(incoming, os.O_RDONLY) and _is_pipe(outgoing, os.O_WRONLY)
+
+
+def _is_pipe(descriptor: int, access: int) -> bool:
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return False
+    flags: int = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    return flags & os.O_ACCMODE == access
+
+
+class Pipes:
+    """Two pipes, to be used as a socket is that does not block.
+
+    Attributes:
+        outgoing: what is written to; :meth:`fileno` is what is read from.
+    """
+
+    def __init__(self, sock: socket.socket, incoming: int, outgoing: int) -> None:
+        self._sock = sock
+        self._incoming = incoming
+        self.outgoing = outgoing
+        for descriptor in (incoming, outgoing):
+            os.set_blocking(descriptor, False)
+            with suppress(OSError):  # who has many has smaller ones (pipe(7))
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+    def fileno(self) -> int:
+        return self._incoming
+
+    def recv_into(self, buffer: memoryview, nbytes: int = 0) -> int:
+        return os.readv(self._incoming, [buffer[:nbytes] if nbytes else buffer])
+
+    def recvmsg_into(self, buffers: Sequence[Any]) -> tuple[int]:
+        return (os.readv(self._incoming, buffers),)
+
+    def sendmsg(self, buffers: Sequence[Buffer]) -> int:
+        return os.writev(self.outgoing, buffers)
+
+    def send(self, data: Buffer) -> int:
+        return os.write(self.outgoing, data)
+
+    def shutdown(self, _: int) -> None:
+        """Write no more; the number of the descriptor stays taken."""
+        os.dup2(self._sock.fileno(), self.outgoing)
+
+    def close(self) -> None:
+        os.close(self._incoming)
+        os.close(self.outgoing)
+        self._sock.close()
