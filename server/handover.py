@@ -39,6 +39,9 @@ def give(sock: socket.socket, incoming: int, outgoing: int) -> bool:
     """Give a server what to read from and what to write to; whether it has taken both."""
     if not _are_pipes(incoming, outgoing):
         return False
+    for pipe in (incoming, outgoing):
+        with suppress(OSError):  # who has many has smaller ones (pipe(7))
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     try:
         sock.settimeout(PATIENCE)
         socket.send_fds(sock, [GIVEN], [incoming, outgoing])
@@ -95,8 +98,6 @@ class Pipes:
         self.outgoing = outgoing
         for descriptor in (incoming, outgoing):
             os.set_blocking(descriptor, False)
-            with suppress(OSError):  # who has many has smaller ones (pipe(7))
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
     def fileno(self) -> int:
         return self._incoming
