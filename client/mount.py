@@ -248,12 +248,15 @@ async def _by_fuse(
     Raises:
         MountError: it can not be.
     """
-    words = {"default_permissions", "subtype=tmpfs9p", *options.passed}
+    words = {"subtype=tmpfs9p", *options.passed}
     words.add("fsname=" + fs.address.replace("\\", "\\\\").replace(",", "\\,"))
     words |= {"ro"} if options.ro else set()
-    words |= {"allow_other"} if options.allow_other else set()
     if os.geteuid() == 0:
         words |= {"allow_other", "dev", "suid"} - {word[2:] for word in options.passed}
+    words |= {"allow_other"} if options.allow_other else set()
+    # Who comes by name may have another number there: if only he is here, the server checks.
+    if "allow_other" in words or parse(fs.address).scheme not in ("ssh", "tls"):
+        words.add("default_permissions")
     uid = os.geteuid() if options.uid is None else options.uid
     try:
         async with fs:

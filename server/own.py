@@ -5,16 +5,26 @@ from typing import Final
 
 from tmpfs_core import vnops
 from tmpfs_core.errors import refuse
+from tmpfs_core.node import DirNode
 from tmpfs_core.permissions import EXECUTE, READ, require
 
 from .fids import Client, Fid
-from .handlers import Handlers, Reply, attributes, handles, lcreate
-from .wire.constants import IOHDRSZ
+from .handlers import Handlers, Reply, attach_as, attributes, handles, lcreate
+from .wire.constants import IOHDRSZ, NONUNAME
 from .wire.entries import pack_entry, pack_two
+from .wire.messages import Tattach
 from .wire.own import Rcreateplus, Rreaddirplus, Tcreateplus, Treaddirplus
 
-#: Those that 9P2000.L does not have.
+#: Those that 9P2000.L does not have, or has otherwise.
 OWN: Final[Handlers] = {}
+
+
+@handles(Tattach, OWN)
+def attach(
+    client: Client, tag: int, fid: int, afid: int, uname: bytes, aname: bytes, n_uname: int
+) -> Reply:
+    """Who comes by name alone may have another number for his own kernel, which checks nothing."""
+    return attach_as(client, tag, fid, afid, uname, aname, n_uname, vouched=n_uname != NONUNAME)
 
 
 @handles(Treaddirplus, OWN)
@@ -25,7 +35,8 @@ def readdirplus(client: Client, tag: int, fid: int, offset: int, count: int) -> 
         OSError: EINVAL, not one record fits into ``count``; ENOTDIR; EACCES; EBADF.
     """
     held = client.get(fid)
-    require(held.node, held.cred, READ | EXECUTE)
+    if isinstance(held.node, DirNode):
+        require(held.node, held.cred, READ | EXECUTE)
     room = min(count, client.msize - IOHDRSZ)
     records = []
     end = 1

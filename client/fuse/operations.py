@@ -13,6 +13,7 @@ Rules of this file:
 
 import asyncio
 import errno
+import os
 import stat
 import time
 from collections.abc import Awaitable, Coroutine
@@ -210,6 +211,15 @@ class Operations:
     async def _getattr(self, node: Node) -> bytes:
         return self._attributes(node, await self._stat(node))
 
+    def access(self, request: Request, mask: int) -> bytes:
+        """What access(2) is told, where it is the server that checks permissions: anything may be
+        possible, but to run a program that nobody may run.
+        """
+        mode = self._nodes[request.inode].mode
+        if mask & os.X_OK and stat.S_ISREG(mode) and not mode & 0o111:
+            raise PermissionError(errno.EACCES, "it is no program")
+        return b""
+
     async def setattr(
         self,
         request: Request,
@@ -290,7 +300,10 @@ class Operations:
         """What root has made belongs to whom it was made for; its attributes then."""
         if self._is_his(request, found):
             return found
-        await self._nodes.call(node, Tsetattr, SETATTR_UID, 0, request.uid, *(0,) * 6)
+        try:
+            await self._nodes.call(node, Tsetattr, SETATTR_UID, 0, request.uid, *(0,) * 6)
+        except PermissionError:  # for the server, it is somebody else who has attached
+            return found
         return found._replace(st_uid=request.uid)
 
     async def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:

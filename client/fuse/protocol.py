@@ -142,6 +142,7 @@ REQUESTS = {
     31: _layout("getlk", "QQQQI"),  # fh, owner, start, end, type
     32: _layout("setlk", "QQQQI"),
     33: _layout("setlkw", "QQQQI"),
+    34: _layout("access", "I4x"),  # mask
     35: _layout("create", "IIII", names=1),  # flags, mode, umask, flags of the open
     42: _layout("batch_forget", "I4x", data=True),  # count
     44: _layout("readdirplus", "QQI"),  # fh, offset, size

@@ -43,23 +43,24 @@ def why_not() -> str | None:
 
 
 class Served:
-    """A server in a process of its own.
+    """A server in a process of its own, with these options.
 
     Attributes:
         path: its unix socket.
         address: that, as the client has it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         self.path = directory / "socket"
         self.address = f"unix://{self.path}"
+        self._options = options
         self.start()
 
     def start(self) -> None:
         """Start it, empty."""
         listen = "--listen", self.address
         self._process = subprocess.Popen(
-            [*PROGRAM, "serve", "--size", "512m", "--log-level", "error", *listen],
+            [*PROGRAM, "serve", "--size", "512m", "--log-level", "error", *listen, *self._options],
             stdout=subprocess.PIPE,
             env=ENVIRON,
         )

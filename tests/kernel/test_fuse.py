@@ -149,6 +149,19 @@ def test_files_belong_to_who_made_them(guest: Host, top: Path) -> None:
     """)
 
 
+@pytest.fixture
+def squashed(guest: Host, tmp_path: Path) -> Iterator[Served]:
+    """A server for which everybody is user 4321."""
+    served = Served(tmp_path, "--export", "/:squash=all,anonuid=4321,anongid=4321,mode=777")
+    yield served
+    served.stop()
+
+
+def test_what_root_makes_there_is_of_who_he_is_there(guest: Host, squashed: Served) -> None:
+    with guest.mount(squashed) as top:
+        guest.sh(f"cd {top}; echo 1 >f; mkdir d; test $(stat -c %u f d | sort -u) = 4321")
+
+
 def test_a_full_server_is_told_of(top: Path) -> None:
     data = b"f" * (600 << 20)  # zeros that nobody has touched are passed on page by page
     with pytest.raises(OSError) as refused:  # noqa: PT011 its errno is checked

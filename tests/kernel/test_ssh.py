@@ -1,5 +1,7 @@
 """A server behind a real sshd: its files are mounted and copied over an ssh login."""
 
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +75,51 @@ def test_it_is_mounted(login: sshd.Sshd, served: Served, tmp_path: Path) -> None
         (place / "f").write_bytes(data)
         subprocess.run(["cp", place / "f", place / "g"], check=True, timeout=LIMIT)
         assert (place / "g").read_bytes() == data
+
+
+#: Run by bash: a user mounts it himself, in a namespace where all may, and who may can get there.
+ANOTHER_NUMBER = """
+set -euo pipefail
+mknod {top}/fuse c 10 229
+chmod 666 {top}/fuse
+mount --bind {top}/fuse /dev/fuse
+mount --bind {top} /mnt
+user="setpriv --reuid=nobody --regid=nogroup --clear-groups"
+reader="--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"  # of keys and programs
+$user $reader {program} mount -o driver=fuse {address} /mnt/place
+trap "umount /mnt/place" EXIT
+$user bash -euo pipefail -c '
+    cd /mnt/place
+    echo 1 >f
+    echo 2 >>f
+    mkdir d
+    cp f d/f
+    chmod 600 f d/f
+    test "$(cat f d/f | tr -d "\\n")" = 1212
+    test "$(stat -c %u f d | sort -u)" = 0
+    test ! -x f
+    chmod 700 f
+    test -x f
+    rm -rf f d
+'
+"""
+
+
+def test_who_has_another_number_there_can_use_his_files(
+    login: sshd.Sshd, served: Served, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "place").mkdir()
+    shutil.chown(tmp_path / "place", "nobody", "nogroup")
+    address = f"ssh://{login.where}{served.path}"
+    script = ANOTHER_NUMBER.format(top=tmp_path, address=address, program=shlex.join(PROGRAM))
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script],
+        env={**ENVIRON, "PATH": f"{login.path}:{ENVIRON['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")

@@ -43,6 +43,27 @@ def whole(peer: Peer, fid: int, count: int) -> list[tuple[bytes, m.Rgetattr]]:
     return found
 
 
+# Tattach
+
+
+@pytest.mark.parametrize(
+    ("version", "uname", "n_uname", "checked"),
+    [
+        (c.VERSION_OWN, b"daemon", c.NONUNAME, True),
+        (c.VERSION_OWN, b"", 1, False),
+        (c.VERSION, b"daemon", c.NONUNAME, False),
+    ],
+)
+def test_who_comes_by_name_is_checked(
+    peers: MakePeer, version: bytes, uname: bytes, n_uname: int, checked: bool
+) -> None:
+    peer = peers(begin=False)
+    peer.call(m.Tversion(1 << 20, version), c.NOTAG)
+    peer.call(m.Tattach(ROOT, c.NOFID, uname, b"", n_uname))
+    cred = peer.session.client.fids[ROOT].cred
+    assert (cred.uid, cred.checked) == (1, checked)
+
+
 # Treaddirplus
 
 

@@ -20,7 +20,7 @@ from tests.server.peer import raises_errno
 from ..cable import Cable
 from .kernel import GID, UID, Kernel
 
-GETATTR, WRITE, FLUSH, CREATE = 3, 16, 25, 35
+GETATTR, WRITE, FLUSH, ACCESS, CREATE = 3, 16, 25, 34, 35
 CREATED = os.O_CREAT | os.O_WRONLY
 
 
@@ -151,6 +151,27 @@ async def test_a_file_belongs_to_whom_root_has_made_it_for(
     assert (cable.requests - before)[Tsetattr.TYPE] == 1
     assert (await mounted.stat("/a")).st_uid == UID
     assert UID in fields
+
+
+async def test_it_is_his_who_is_there_for_the_server_if_that_is_not_root(cable: Cable) -> None:
+    async with FileSystem(cable.address, uid=1000) as fs:
+        await fs.mkdir("/d")
+        async for asks in asking(fs, 0):
+            (ino, *_), handle = await asks.create(b"a")
+            await asks.write(ino, handle, b"data")
+        assert (await fs.stat("/a")).st_uid == 1000
+        assert await fs.read_bytes("/a") == b"data"
+
+
+async def test_all_may_be_accessible_but_what_is_no_program(
+    ask: Asker, mounted: FileSystem
+) -> None:
+    (ino, *_), _ = await ask.create(b"a")
+    for mask in (os.F_OK, os.R_OK, os.W_OK, os.R_OK | os.W_OK):
+        assert await ask(ACCESS, struct.pack("=I4x", mask), ino) == b""
+    with pytest.raises(PermissionError):
+        await ask(ACCESS, struct.pack("=I4x", os.X_OK), ino)
+    assert await ask(ACCESS, struct.pack("=I4x", os.X_OK)) == b""
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
