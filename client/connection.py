@@ -48,28 +48,47 @@ CALLS_MAX = NOTAG // 4
 #: Connects a protocol that it makes to the server.
 Dial = Callable[[Callable[[], "Connection"]], Awaitable["Connection"]]
 
-#: Is told of all replies to requests that were made together, by tag: messages, and refusals as
-#: OSErrors; or of None: the connection has ended.
-Done = Callable[[dict[int, Any] | None], None]
+#: Is told of the reply to a request: the message, or what :meth:`Connection.call` raises.
+Done = Callable[[Any], None]
 
 
 class Call:
-    """Requests on their way that were made together, or the only one.
+    """A request on its way.
 
     Attributes:
-        kinds: what they are, by tag.
-        replies: what is here of their replies.
-        done: called when all are here.
-        flushed: nobody waits for them any more.
+        kind: what it is.
+        done: is told of its reply, or that it is lost.
+        flushed: nobody waits for it any more.
     """
 
-    __slots__ = ("done", "flushed", "kinds", "replies")
+    __slots__ = ("done", "flushed", "kind")
 
-    def __init__(self, done: Done) -> None:
-        self.kinds: dict[int, type[Message]] = {}
-        self.replies: dict[int, Any] = {}
+    def __init__(self, kind: type[Message], done: Done) -> None:
+        self.kind = kind
         self.done = done
         self.flushed = False
+
+
+class Batch:
+    """Requests that are made together: the replies that are here, and what waits for all."""
+
+    __slots__ = ("_missing", "_replies", "_whole")
+
+    def __init__(self, count: int, whole: "asyncio.Future[list[Any]]") -> None:
+        self._missing = count
+        self._replies: list[Any] = [None] * count
+        self._whole = whole
+
+    def came(self, number: int, reply: Any) -> None:
+        """The reply to one is here, or the connection has ended."""
+        self._replies[number] = reply
+        self._missing -= 1
+        if self._whole.done():
+            return  # it is cancelled, or lost
+        if isinstance(reply, ConnectionError):
+            self._whole.set_exception(reply)
+        elif not self._missing:
+            self._whole.set_result(self._replies)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -193,8 +212,8 @@ class Connection(asyncio.BufferedProtocol):
             raise OSError(errno.EAGAIN, "too many requests are on their way")
         return await self._ask([self._tags.pop() for _ in requests], requests)
 
-    def post(self, done: Callable[[], None], kind: type[Message], *fields: Any) -> None:
-        """Make a request to whose reply only matters that it has come: ``done`` is called then.
+    def post(self, done: Done, kind: type[Message], *fields: Any) -> None:
+        """Make a request to whose reply only matters that it has come.
 
         It goes out when :meth:`send` is called, or another request is made, or after ``MOMENT``.
         """
@@ -203,26 +222,16 @@ class Connection(asyncio.BufferedProtocol):
         if not self._tags:
             self._fail(ConnectionAbortedError(errno.ECONNABORTED, "nothing is answered"))
             return
-
-        self._enter([self._tags.pop()], [(kind, *fields)], lambda _: done())
+        self._enter(self._tags.pop(), done, kind, fields)
         if not self._sends_soon:
             self._sends_soon = True
             self._loop.call_later(MOMENT, self._send_soon)
 
-    def begin(self, done: Callable[[Any], None], kind: type[Message], *fields: Any) -> bool:
-        """Make a request whose reply ``done`` is told of, or what :meth:`call` would raise.
-
-        Returns:
-            Whether it is made: it is not if it would have to wait.
-        """
+    def begin(self, done: Done, kind: type[Message], *fields: Any) -> bool:
+        """Make a request; whether it is made: it is not if it would have to wait."""
         if self._has_to_wait or not self.is_open or len(self._calls) >= CALLS_MAX:
             return False
-        tag = self._tags.pop()
-
-        def replied(replies: dict[int, Any] | None) -> None:
-            done(self._lost() if replies is None else replies[tag])
-
-        self._enter([tag], [(kind, *fields)], replied)
+        self._enter(self._tags.pop(), done, kind, fields)
         self.send()
         return True
 
@@ -238,44 +247,39 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.writelines(unsent)
 
     async def _ask(self, tags: list[int], requests: Sequence[tuple[Any, ...]]) -> list[Any]:
-        whole: asyncio.Future[dict[int, Any]] = self._loop.create_future()
-
-        def replied(replies: dict[int, Any] | None) -> None:
-            if whole.done():
-                return  # it is cancelled
-            if replies is None:
-                whole.set_exception(self._lost())
-            else:
-                whole.set_result(replies)
-
-        call = self._enter(tags, requests, replied)
-        self.send()
-        try:
-            replies = await whole
-        except asyncio.CancelledError:
-            call.flushed = True
-            for tag in tags:
-                if self._calls.get(tag) is call:
-                    self.post(partial(self._end, tag), Tflush, tag)
-            self.send()
-            raise
-        return [replies[tag] for tag in tags]
-
-    def _enter(self, tags: list[int], requests: Sequence[tuple[Any, ...]], done: Done) -> Call:
-        """Requests that are to be sent."""
         if self._transport is None or not self.is_open:
             raise self._lost()
-        call = Call(done)
-        parts = self._unsent
-        for tag, (kind, *fields) in zip(tags, requests, strict=True):
-            call.kinds[tag] = kind
-            self._calls[tag] = call
-            if kind is Twrite:
-                fid, offset, data = fields
-                parts += [Twrite.head(tag, fid, offset, len(data)), data]
-            else:
-                parts.append(kind.pack(tag, *fields))
+        whole: asyncio.Future[list[Any]] = self._loop.create_future()
+        batch = Batch(len(tags), whole)
+        calls = [
+            self._enter(tag, partial(batch.came, number), kind, fields)
+            for number, (tag, (kind, *fields)) in enumerate(zip(tags, requests, strict=True))
+        ]
+        self.send()
+        try:
+            return await whole
+        except asyncio.CancelledError:
+            for tag, call in zip(tags, calls, strict=True):
+                if self._calls.get(tag) is call:
+                    call.flushed = True
+                    self.post(partial(self._flushed, tag), Tflush, tag)
+            self.send()
+            raise
+
+    def _enter(self, tag: int, done: Done, kind: type[Message], fields: Sequence[Any]) -> Call:
+        """A request that is to be sent."""
+        call = Call(kind, done)
+        self._calls[tag] = call
+        if kind is Twrite:
+            fid, offset, data = fields
+            self._unsent += (Twrite.head(tag, fid, offset, len(data)), data)
+        else:
+            self._unsent.append(kind.pack(tag, *fields))
         return call
+
+    def _flushed(self, tag: int, _: Any) -> None:
+        """A request is over, whether it was done or not."""
+        self._end(tag)
 
     def _end(self, tag: int) -> None:
         """The request with this tag is over; the next may have the tag."""
@@ -301,8 +305,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ended.set_result(None)
         self._writable.set()
         calls, self._calls = self._calls, {}
-        for call in set(calls.values()):
-            call.done(None)
+        for call in calls.values():
+            call.done(self._lost())
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -338,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
             Malformed: it is none that could come.
         """
         call = self._calls.get(tag)
-        if call is None or kind not in (call.kinds[tag].TYPE + 1, Rlerror.TYPE):
+        if call is None or kind not in (call.kind.TYPE + 1, Rlerror.TYPE):
             raise Malformed(f"a reply of type {kind} and tag {tag}")
         declared = OWN[kind]
         fields = declared.unpack(buffer, at, end)
@@ -359,6 +363,4 @@ class Connection(asyncio.BufferedProtocol):
         else:
             reply = declared(*fields)
         self._end(tag)
-        call.replies[tag] = reply
-        if len(call.replies) == len(call.kinds):
-            call.done(call.replies)
+        call.done(reply)

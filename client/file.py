@@ -32,7 +32,7 @@ from server.wire.primitives import Buffer
 
 from .attributes import Stat
 from .pipeline import in_order
-from .session import Session, normal
+from .session import Session
 
 if TYPE_CHECKING:
     from .filesystem import FileSystem
@@ -46,7 +46,8 @@ class File:
     """An open file; made by :meth:`.FileSystem.open`.
 
     Attributes:
-        path: where it is; follows renames that the same file system object does.
+        path: where it is, as :func:`.normal` has it; follows renames that the same file system
+            object does.
         number: which one of the file system object's it is.
     """
 
@@ -59,7 +60,7 @@ class File:
         fid: int,
         found: Stat,
     ) -> None:
-        self.path = normal(path)
+        self.path = path
         self._fs = fs
         self._flags = flags
         self._session = session

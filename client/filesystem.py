@@ -187,7 +187,7 @@ class FileSystem:
             session.clunk(fid)
             raise
         kept = flags & ~(O_TRUNC | O_EXCL)
-        return File(self, path, kept, session, fid, found)
+        return File(self, normal(path), kept, session, fid, found)
 
     async def _create(self, session: Session, path: bytes, flags: int, mode: int) -> File:
         call = session.once if flags & O_EXCL else session.call
@@ -200,7 +200,7 @@ class FileSystem:
                 session.clunk(fid)
                 raise
         kept = flags & ~(O_CREAT | O_TRUNC | O_EXCL)
-        return File(self, path, kept, session, fid, found)
+        return File(self, normal(path), kept, session, fid, found)
 
     async def read_bytes(self, path: Path) -> bytes:
         """All that is in a file."""

@@ -153,7 +153,7 @@ class Session:
 
     def clunk(self, fid: int) -> None:
         """Forget a fid."""
-        self.connection.post(lambda: self._free.append(fid), Tclunk, fid)
+        self.connection.post(lambda _: self._free.append(fid), Tclunk, fid)
 
     async def commit(self, fid: int) -> None:
         """Forget a fid, and let the server say what became of the attribute that was written."""

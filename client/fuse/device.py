@@ -170,18 +170,20 @@ class Device:
         if opcode == protocol.INTERRUPT:
             self._interrupted(struct.unpack_from("=Q", buffer, protocol.IN.size)[0])
             return
-        if opcode not in self._methods:
+        known = self._methods.get(opcode)
+        if known is None:
             self.refuse(request, errno.ENOSYS)
             return
-        method, layout = self._methods[opcode]
+        method, (_, fields, names, has_data) = known
         at = protocol.IN.size
-        arguments = layout.fields.unpack_from(buffer, at)
-        at += layout.fields.size
-        for _ in range(layout.names):
+        arguments = fields.unpack_from(buffer, at)
+        at += fields.size
+        while names:
+            names -= 1
             end = buffer.index(0, at)
             arguments += (bytes(buffer[at:end]),)
             at = end + 1
-        if layout.data:
+        if has_data:
             arguments += (self._data(at, size),)
         try:
             answer = method(request, *arguments)
@@ -191,7 +193,7 @@ class Device:
         except Exception:
             self.refuse(request, errno.EIO)
             raise
-        if isinstance(answer, bytes | list):
+        if isinstance(answer, (bytes, list)):
             self.answer(request, answer)
         elif answer is not None:
             self.finish(request, answer)

@@ -71,16 +71,17 @@ class Listing:
     next: Iterator["Node"] = field(default_factory=lambda: iter(()))
 
 
-@dataclass(slots=True, eq=False)
 class Write:
     """One that is on its way, of bytes ``start`` to ``stop``; ``task`` does it the long way."""
 
-    start: int
-    stop: int
-    task: asyncio.Task[None] | None = None
+    __slots__ = ("start", "stop", "task")
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start = start
+        self.stop = stop
+        self.task: asyncio.Task[None] | None = None
 
 
-@dataclass(slots=True)
 class Use:
     """What is done with a file that somebody has opened.
 
@@ -91,11 +92,14 @@ class Use:
         locks: who has locks: the owner for the kernel, and the one for the server.
     """
 
-    handles: set["Handle"] = field(default_factory=set)
-    writes: set["Write"] = field(default_factory=set)
-    ending: list[Callable[[], None]] = field(default_factory=list)
-    settling: list[Callable[[], None]] = field(default_factory=list)
-    locks: dict[int, int] = field(default_factory=dict)
+    __slots__ = ("ending", "handles", "locks", "settling", "writes")
+
+    def __init__(self) -> None:
+        self.handles: set[Handle] = set()
+        self.writes: set[Write] = set()
+        self.ending: list[Callable[[], None]] = []
+        self.settling: list[Callable[[], None]] = []
+        self.locks: dict[int, int] = {}
 
 
 class Node:
@@ -188,14 +192,16 @@ class Node:
         return b"/" + b"/".join(reversed(names))
 
 
-@dataclass(slots=True, eq=False)
 class Handle:
     """An open file; ``error`` is what has become of a write, until somebody is told."""
 
-    node: Node
-    file: File
-    reader: Reader
-    error: OSError | None = None
+    __slots__ = ("error", "file", "node", "reader")
+
+    def __init__(self, node: Node, file: File, reader: Reader) -> None:
+        self.node = node
+        self.file = file
+        self.reader = reader
+        self.error: OSError | None = None
 
 
 class Nodes:
@@ -379,13 +385,17 @@ class Nodes:
 
 def fields_of(node: Node, found: Stat) -> tuple[int, ...]:
     """What the kernel is told of a file, as the protocol has it."""
-    times = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
+    atime, mtime, ctime = found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns
     return (
         node.ino,
         found.st_size,
         found.st_blocks,
-        *(moment // SECOND for moment in times),
-        *(moment % SECOND for moment in times),
+        atime // SECOND,
+        mtime // SECOND,
+        ctime // SECOND,
+        atime % SECOND,
+        mtime % SECOND,
+        ctime % SECOND,
         found.st_mode,
         found.st_nlink,
         found.st_uid,

@@ -8,59 +8,59 @@ Rules of this file:
 """
 
 import struct
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-MAJOR, MINOR = 7, 31
+MAJOR: Final = 7
+MINOR: Final = 31
 #: The inode of the root.
-ROOT = 1
+ROOT: Final = 1
 
 #: length, opcode, unique, inode, uid, gid, pid
 IN = struct.Struct("=IIQQIII4x")
 #: length, error, unique
 OUT = struct.Struct("=IiQ")
 #: What both take, and the fields of the longest request.
-HEAD_MAX = 4096
+HEAD_MAX: Final = 4096
 
 # Flags of FUSE_INIT
-ASYNC_READ = 1 << 0
-POSIX_LOCKS = 1 << 1
-ATOMIC_O_TRUNC = 1 << 3
-BIG_WRITES = 1 << 5
-DONT_MASK = 1 << 6
-FLOCK_LOCKS = 1 << 10
-AUTO_INVAL_DATA = 1 << 12
-DO_READDIRPLUS = 1 << 13
-ASYNC_DIO = 1 << 15
-PARALLEL_DIROPS = 1 << 18
-MAX_PAGES = 1 << 22
-CACHE_SYMLINKS = 1 << 23
-HANDLE_KILLPRIV_V2 = 1 << 28
+ASYNC_READ: Final = 1 << 0
+POSIX_LOCKS: Final = 1 << 1
+ATOMIC_O_TRUNC: Final = 1 << 3
+BIG_WRITES: Final = 1 << 5
+DONT_MASK: Final = 1 << 6
+FLOCK_LOCKS: Final = 1 << 10
+AUTO_INVAL_DATA: Final = 1 << 12
+DO_READDIRPLUS: Final = 1 << 13
+ASYNC_DIO: Final = 1 << 15
+PARALLEL_DIROPS: Final = 1 << 18
+MAX_PAGES: Final = 1 << 22
+CACHE_SYMLINKS: Final = 1 << 23
+HANDLE_KILLPRIV_V2: Final = 1 << 28
 
 # Flags of FUSE_OPEN's and FUSE_CREATE's answers
-FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_KEEP_CACHE: Final = 1 << 1
 
 # Fields that FUSE_SETATTR sets
-FATTR_MODE = 1 << 0
-FATTR_UID = 1 << 1
-FATTR_GID = 1 << 2
-FATTR_SIZE = 1 << 3
-FATTR_ATIME = 1 << 4
-FATTR_MTIME = 1 << 5
-FATTR_ATIME_NOW = 1 << 7
-FATTR_MTIME_NOW = 1 << 8
-FATTR_KILL_SUIDGID = 1 << 11
+FATTR_MODE: Final = 1 << 0
+FATTR_UID: Final = 1 << 1
+FATTR_GID: Final = 1 << 2
+FATTR_SIZE: Final = 1 << 3
+FATTR_ATIME: Final = 1 << 4
+FATTR_MTIME: Final = 1 << 5
+FATTR_ATIME_NOW: Final = 1 << 7
+FATTR_MTIME_NOW: Final = 1 << 8
+FATTR_KILL_SUIDGID: Final = 1 << 11
 
-OPEN_KILL_SUIDGID = 1 << 0
-WRITE_KILL_SUIDGID = 1 << 2
-RELEASE_FLOCK_UNLOCK = 1 << 1
+OPEN_KILL_SUIDGID: Final = 1 << 0
+WRITE_KILL_SUIDGID: Final = 1 << 2
+RELEASE_FLOCK_UNLOCK: Final = 1 << 1
 
-INTERRUPT = 36
-INIT = 26
-WRITE = 16
+INTERRUPT: Final = 36
+INIT: Final = 26
+WRITE: Final = 16
 
 #: FUSE_NOTIFY_INVAL_INODE, and its inode, offset, length
-NOTIFY_INVAL_INODE = 2
+NOTIFY_INVAL_INODE: Final = 2
 INVAL_INODE = struct.Struct("=Qqq")
 
 #: major, minor, max_readahead, flags
@@ -84,18 +84,20 @@ STATFS = struct.Struct("=QQQQQIII28x")
 #: ino, offset, length of the name, kind
 DIRENT = struct.Struct("=QQII")
 #: The number that a file in a listing has which is not known.
-UNKNOWN = 0xFFFFFFFF
+UNKNOWN: Final = 0xFFFFFFFF
 
 
-@dataclass(slots=True)
 class Request:
     """Who asks, and about which inode."""
 
-    unique: int
-    inode: int
-    uid: int
-    gid: int
-    pid: int
+    __slots__ = ("gid", "inode", "pid", "uid", "unique")
+
+    def __init__(self, unique: int, inode: int, uid: int, gid: int, pid: int) -> None:
+        self.unique = unique
+        self.inode = inode
+        self.uid = uid
+        self.gid = gid
+        self.pid = pid
 
 
 class Layout(NamedTuple):

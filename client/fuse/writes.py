@@ -39,6 +39,8 @@ class Writes:
     def has_to_wait(self, node: Node, start: int, stop: int) -> bool:
         """Whether a write of these bytes can not begin."""
         writes = node.use.writes
+        if not writes:
+            return False
         return sum(write.stop - write.start for write in writes) > BEHIND or any(
             write.start < stop and start < write.stop for write in writes
         )

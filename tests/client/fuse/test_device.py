@@ -32,7 +32,8 @@ class Answers:
         return self.interruptible
 
     def lookup(self, request: Request, name: bytes) -> Answer:
-        self.asked.append((request, name))
+        who = request.uid, request.gid, request.pid
+        self.asked.append((request.unique, request.inode, who, name))
         if name == b"none":
             raise FileNotFoundError(errno.ENOENT, "none")
         if name == b"lost":
@@ -100,8 +101,8 @@ async def test_requests_are_taken_apart(kernel: Kernel, answers: Answers) -> Non
     await kernel.ask(6, FORGET, struct.pack("=Q", 3))
     await kernel.ask(8, LOOKUP, b"name\0")
     assert await kernel.answer() == (8, 0, b"entry")
-    request = Request(2, 7, 1, 2, 3)
-    assert answers.asked[:3] == [(request, b"name"), (b"link", b"a/target"), (7, 3)]
+    lookup = 2, 7, (1, 2, 3), b"name"
+    assert answers.asked[:3] == [lookup, (b"link", b"a/target"), (7, 3)]
 
 
 async def test_what_is_refused_is_an_errno(kernel: Kernel) -> None:

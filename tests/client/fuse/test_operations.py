@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import pwd
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from client.filesystem import FileSystem
 from client.fuse import protocol
 from client.fuse.device import Device
 from client.fuse.operations import operations
+from server.wire.constants import NONUNAME
 from server.wire.messages import Tgetattr, Tlcreate, Tsetattr, Twalk
 from server.wire.own import Tcreateplus
 from tests.server.peer import raises_errno
@@ -154,12 +156,11 @@ async def test_a_file_belongs_to_whom_root_has_made_it_for(
 
 
 async def test_it_is_his_who_is_there_for_the_server_if_that_is_not_root(cable: Cable) -> None:
-    async with FileSystem(cable.address, uid=1000) as fs:
-        await fs.mkdir("/d")
+    async with FileSystem(cable.address, uname="nobody", uid=NONUNAME) as fs:
         async for asks in asking(fs, 0):
             (ino, *_), handle = await asks.create(b"a")
             await asks.write(ino, handle, b"data")
-        assert (await fs.stat("/a")).st_uid == 1000
+        assert (await fs.stat("/a")).st_uid == pwd.getpwnam("nobody").pw_uid
         assert await fs.read_bytes("/a") == b"data"
 
 
