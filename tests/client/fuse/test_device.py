@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from client.fuse import protocol
-from client.fuse.device import FLAGS, SMALL, Answer, Device
+from client.fuse.device import FLAGS, SMALL, TURN, Answer, Device
 from client.fuse.protocol import Request
 
 from .kernel import Kernel
@@ -103,6 +103,19 @@ async def test_requests_are_taken_apart(kernel: Kernel, answers: Answers) -> Non
     assert await kernel.answer() == (8, 0, b"entry")
     lookup = 2, 7, (1, 2, 3), b"name"
     assert answers.asked[:3] == [lookup, (b"link", b"a/target"), (7, 3)]
+
+
+async def test_others_have_their_turn_however_much_is_asked(answers: Answers) -> None:
+    kernel = Kernel()
+    device = Device(kernel.descriptor, IO_MAX, answers)
+    for number in range(TURN + 20):
+        await kernel.ask(number, LOOKUP, b"name\0")
+    device._readable()
+    assert len(answers.asked) == TURN
+    device._readable()
+    assert len(answers.asked) == TURN + 20
+    os.close(kernel.descriptor)
+    kernel.close()
 
 
 async def test_what_is_refused_is_an_errno(kernel: Kernel) -> None:
