@@ -11,11 +11,11 @@ Rules of this file:
 """
 
 import argparse
+import errno
 import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
 from .address import FORMS, Address, Tcp, Tls, Unix, address
@@ -109,7 +109,7 @@ def _hand_over(where: Unix) -> bool:
     """Give the server standard input and output, and wait for the end; whether it has taken them.
 
     Raises:
-        OSError: the server is not there.
+        OSError: the server is not there, or does not keep to what it has said.
     """
     with _connected(where) as sock:
         if not give(sock, 0, 1):
@@ -117,8 +117,8 @@ def _hand_over(where: Unix) -> bool:
         with open(os.devnull, "r+b") as nowhere:
             os.dup2(nowhere.fileno(), 0)
             os.dup2(nowhere.fileno(), 1)
-        with suppress(ConnectionResetError):
-            sock.recv(1)
+        if sock.recv(1):
+            raise OSError(errno.EPROTO, "the server has not taken what it was given")
         return True
 
 

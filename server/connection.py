@@ -30,7 +30,7 @@ import structlog
 from tmpfs_core.cargo import Cargo
 
 from .errors import ProtocolError
-from .handover import Pipes, take
+from .handover import Pipes, asked, take
 from .limits import Limits
 from .room import Room
 from .session import Session
@@ -191,6 +191,8 @@ class Connection:
     def _first(self) -> None:
         """The first bytes are here: read them, or what the client gives with them."""
         assert isinstance(self._sock, socket.socket)
+        if asked(self._sock):
+            return
         pipes = take(self._sock)
         self._pause()
         self._on_input = self._readable

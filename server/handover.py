@@ -8,6 +8,8 @@ Rules of this file:
 
 * A client may ask for it before it says anything else.  A server that does not know the question
   ends the connection, or answers something else; who has asked connects anew and carries bytes.
+* Nothing is given before the server has said that it takes it: what it got it would read, too,
+  when it was given up long ago.
 * The server takes nothing but pipes, whose ends are the right ones.
 * The socket stays, so that who has asked sees when the connection has ended.
 """
@@ -24,32 +26,51 @@ from typing import Any
 
 from .wire.primitives import HEADER, Buffer
 
-#: The question and its answer: messages of 9P without fields, of types that no dialect has.
-GIVEN = HEADER.pack(HEADER.size, 46, 0xFFFF)
-TAKEN = HEADER.pack(HEADER.size, 47, 0xFFFF)
-#: The two descriptors that come with the question.
+#: The question, its answer, and what the pipes come with: messages of 9P without fields, of types
+#: that no dialect has.
+ASKED, ABLE, GIVEN = (HEADER.pack(HEADER.size, kind, 0xFFFF) for kind in (46, 47, 48))
+#: The two descriptors that are given.
 FDS = struct.Struct("=ii")
-#: Seconds in which it must be answered.
+#: Seconds in which the question must be answered.
 PATIENCE = 5.0
 #: Bytes of a pipe: a message, as long as the kernel's client has them.
 PIPE_SIZE = 1 << 20
 
 
 def give(sock: socket.socket, incoming: int, outgoing: int) -> bool:
-    """Give a server what to read from and what to write to; whether it has taken both."""
+    """Give a server what to read from and what to write to, if it takes that; whether it does.
+
+    Raises:
+        OSError: it has ended meanwhile.
+    """
     if not _are_pipes(incoming, outgoing):
+        return False
+    try:
+        sock.settimeout(PATIENCE)
+        sock.sendall(ASKED)
+        answer = sock.recv(len(ABLE), socket.MSG_WAITALL)
+        sock.settimeout(None)
+    except OSError:
+        return False
+    if answer != ABLE:
         return False
     for pipe in (incoming, outgoing):
         with suppress(OSError):  # who has many has smaller ones (pipe(7))
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    socket.send_fds(sock, [GIVEN], [incoming, outgoing])
+    return True
+
+
+def asked(sock: socket.socket) -> bool:
+    """Answer a client whose first message, which is here, is the question; whether it is."""
     try:
-        sock.settimeout(PATIENCE)
-        socket.send_fds(sock, [GIVEN], [incoming, outgoing])
-        answer = sock.recv(len(TAKEN), socket.MSG_WAITALL)
-        sock.settimeout(None)
-    except OSError:
+        if sock.recv(len(ASKED), socket.MSG_PEEK) != ASKED:
+            return False
+        sock.recv(len(ASKED))
+        sock.send(ABLE)
+    except OSError:  # whoever receives what is next is told
         return False
-    return answer == TAKEN
+    return True
 
 
 def take(sock: socket.socket) -> "Pipes | None":
@@ -67,11 +88,8 @@ def take(sock: socket.socket) -> "Pipes | None":
         for descriptor in given:
             os.close(descriptor)
         return None
-    pipes = Pipes(sock, *given)
     sock.recv(len(GIVEN))
-    with suppress(OSError):  # who does not take the answer has gone
-        sock.send(TAKEN)
-    return pipes
+    return Pipes(sock, *given)
 
 
 def _are_pipes(incoming: int, outgoing: int) -> bool:

@@ -133,6 +133,7 @@ class Device:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             os.close(self._descriptor)
+            self._descriptor = -1  # who still has an answer has nobody to give it to
 
     def end(self) -> None:
         """Have :meth:`serve` return."""

@@ -433,7 +433,11 @@ class Operations:
             self.device.refuse(request, number_of(reply))
         else:
             made = chain.Made(fid, *reply)
-            node, handle = self._created(session, parent, name, wanted, made)
+            try:
+                node, handle = self._created(session, parent, name, wanted, made)
+            except OSError as error:
+                self.device.refuse(request, number_of(error))
+                return
             if self._is_his(request, made.found):
                 self.device.answer(request, self._open_entry(node, handle, made.found))
             else:
@@ -454,10 +458,18 @@ class Operations:
     def _created(
         self, session: Session, parent: Node, name: bytes, wanted: int, made: chain.Made
     ) -> tuple[Node, int]:
-        """The node of a file that was created, and its number as an open file."""
+        """The node of a file that was created, and its number as an open file.
+
+        Raises:
+            OSError: ESTALE, the directory was removed.
+        """
         node = self._nodes.found(parent, name, made.found)
-        access = wanted & O_ACCMODE
-        file = File(self._fs, node.path, access, session, made.fid, made.found)
+        try:
+            path = node.path
+        except OSError:
+            session.clunk(made.fid)
+            raise
+        file = File(self._fs, path, wanted & O_ACCMODE, session, made.fid, made.found)
         self._new(parent, name, node, made)
         return node, self._opened(node, file, None)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from server.handover import ABLE
 from server.wire import constants as c
 from server.wire import messages as m
 from server.wire.codec import Message, parse
@@ -198,6 +199,28 @@ def test_for_a_server_that_takes_no_pipes_bytes_are_carried(tmp_path: Path, answ
             output, errors = bridge.process.communicate(b"bytes", timeout=GUARD)
         thread.join(GUARD)
     assert (bridge.process.returncode, output, errors) == (0, b"bytes", b"")
+
+
+def test_a_server_that_does_not_take_what_it_has_said_it_takes(tmp_path: Path) -> None:
+    def serve() -> None:
+        sock, _ = listening.accept()
+        with sock:
+            sock.recv(100)
+            sock.send(ABLE)
+            sock.recv(100)
+            sock.send(m.Rlerror(errno.EPROTO).frame(c.NOTAG))
+
+    where = f"{tmp_path}/other.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(where)
+        listening.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with connected(f"unix://{where}") as bridge:
+            status, _, errors = bridge.end()
+        thread.join(GUARD)
+    why = "the server has not taken what it was given"
+    assert (status, errors) == (1, f"tmpfs9p: unix://{where}: {why}\n")
 
 
 # Not let in

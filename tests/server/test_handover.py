@@ -4,12 +4,11 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from server import handover
-from server.handover import GIVEN, TAKEN, Pipes, give, take
+from server.handover import ABLE, ASKED, GIVEN, Pipes, asked, give, take
 from server.wire.codec import HEADER, Malformed, parse
 from server.wire.constants import NOTAG
 from server.wire.messages import Tversion
@@ -52,12 +51,12 @@ Pair = tuple[socket.socket, socket.socket]
 Ends = dict[str, int]
 
 
-def asked(theirs: socket.socket, *given: int, said: bytes = GIVEN) -> None:
+def gives(theirs: socket.socket, *given: int, said: bytes = GIVEN) -> None:
     socket.send_fds(theirs, [said], given)
 
 
-def test_both_are_messages_that_no_dialect_has() -> None:
-    for frame, kind in ((GIVEN, 46), (TAKEN, 47)):
+def test_they_are_messages_that_no_dialect_has() -> None:
+    for frame, kind in ((ASKED, 46), (ABLE, 47), (GIVEN, 48)):
         assert HEADER.unpack(frame) == (len(frame), kind, NOTAG)
         with pytest.raises(Malformed):
             parse(frame)
@@ -65,10 +64,9 @@ def test_both_are_messages_that_no_dialect_has() -> None:
 
 def test_pipes_are_taken_and_used_as_a_socket(pair: Pair, ends: Ends) -> None:
     ours, theirs = pair
-    asked(theirs, ends["incoming"], ends["outgoing"])
+    gives(theirs, ends["incoming"], ends["outgoing"])
     pipes = take(ours)
     assert isinstance(pipes, Pipes)
-    assert theirs.recv(100) == TAKEN
     room = memoryview(bytearray(8))
     with pytest.raises(BlockingIOError):
         pipes.recv_into(room)
@@ -89,7 +87,7 @@ def test_pipes_are_taken_and_used_as_a_socket(pair: Pair, ends: Ends) -> None:
 
 def test_what_is_written_ends_before_what_is_read(pair: Pair, ends: Ends) -> None:
     ours, theirs = pair
-    asked(theirs, ends["incoming"], ends["outgoing"])
+    gives(theirs, ends["incoming"], ends["outgoing"])
     pipes = take(ours)
     assert pipes is not None
     os.close(ends["outgoing"])
@@ -114,23 +112,16 @@ def test_what_is_written_ends_before_what_is_read(pair: Pair, ends: Ends) -> Non
 )
 def test_nothing_else_is_taken(pair: Pair, ends: Ends, given: tuple[str, ...]) -> None:
     ours, theirs = pair
-    asked(theirs, *(ends[name] for name in given))
+    gives(theirs, *(ends[name] for name in given))
     before = descriptors()
     assert take(ours) is None
     assert ours.recv(100) == GIVEN
     assert descriptors() == before
-    with pytest.raises(BlockingIOError):
-        take_answer(theirs)
-
-
-def take_answer(theirs: socket.socket) -> bytes:
-    theirs.setblocking(False)
-    return theirs.recv(100)
 
 
 def test_of_more_than_two_nothing_is_left(pair: Pair, ends: Ends) -> None:
     ours, theirs = pair
-    asked(theirs, *(ends[name] for name in ("incoming", "outgoing", "file", "file", "file")))
+    gives(theirs, *(ends[name] for name in ("incoming", "outgoing", "file", "file", "file")))
     before = descriptors()
     pipes = take(ours)
     assert pipes is not None
@@ -141,36 +132,61 @@ def test_of_more_than_two_nothing_is_left(pair: Pair, ends: Ends) -> None:
 @pytest.mark.parametrize("said", [Tversion(8192, b"9P2000.L").frame(NOTAG), GIVEN[:3], b"x" * 7])
 def test_an_ordinary_message_is_left_where_it_is(pair: Pair, ends: Ends, said: bytes) -> None:
     ours, theirs = pair
-    asked(theirs, ends["incoming"], ends["outgoing"], said=said)
+    gives(theirs, ends["incoming"], ends["outgoing"], said=said)
     before = descriptors()
     assert take(ours) is None
     assert ours.recv(100) == said
     assert descriptors() == before
 
 
-def test_a_socket_that_has_ended_gives_nothing(pair: Pair) -> None:
+def test_who_asks_is_answered(pair: Pair) -> None:
     ours, theirs = pair
+    theirs.send(ASKED + b"more")
+    assert asked(ours)
+    assert theirs.recv(100) == ABLE
+    assert not asked(ours)
+    assert ours.recv(100) == b"more"
+
+
+def test_a_socket_that_has_ended_asks_and_gives_nothing(pair: Pair) -> None:
+    ours, theirs = pair
+    assert not asked(ours)
     assert take(ours) is None
     theirs.close()
+    assert not asked(ours)
     assert take(ours) is None
 
 
-@pytest.mark.parametrize("answer", [TAKEN[:-1], Tversion(1, b"").frame(NOTAG), b""])
-def test_another_answer_is_none(pair: Pair, ends: Ends, answer: bytes) -> None:
+def test_who_has_gone_since_he_asked_gets_no_answer(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.send(ASKED)
+    theirs.close()
+    assert not asked(ours)
+    assert ours.recv(100) == b""
+
+
+@pytest.mark.parametrize("answer", [ABLE[:-1], Tversion(1, b"").frame(NOTAG), b""])
+def test_for_another_answer_nothing_is_given(pair: Pair, ends: Ends, answer: bytes) -> None:
     ours, theirs = pair
     ours.send(answer)
     ours.shutdown(socket.SHUT_WR)
     assert not give(theirs, ends["incoming"], ends["outgoing"])
+    theirs.close()
+    assert ours.recv(100) == ASKED
+    assert take(ours) is None
 
 
-def test_who_does_not_answer_is_not_waited_for(
+def test_who_does_not_answer_is_given_nothing(
     pair: Pair, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ours, theirs = pair
     monkeypatch.setattr(handover, "PATIENCE", 0.001)
-    assert not give(pair[1], ends["incoming"], ends["outgoing"])
+    assert not give(theirs, ends["incoming"], ends["outgoing"])
+    assert ours.recv(100) == ASKED
+    assert take(ours) is None
 
 
-def test_what_are_no_pipes_is_not_given(pair: Pair, ends: Ends, tmp_path: Path) -> None:
+def test_what_are_no_pipes_is_not_given(pair: Pair, ends: Ends) -> None:
     ours, theirs = pair
     assert not give(theirs, ends["file"], ends["outgoing"])
     assert not give(theirs, ends["to server"], ends["from server"])
@@ -180,12 +196,13 @@ def test_what_are_no_pipes_is_not_given(pair: Pair, ends: Ends, tmp_path: Path) 
 
 def test_giving_and_taking_go_together(pair: Pair, ends: Ends) -> None:
     ours, theirs = pair
-    results: list[bool] = []
     ours.setblocking(True)
+    results: list[bool] = []
     giving = threading.Thread(
         target=lambda: results.append(give(theirs, ends["incoming"], ends["outgoing"]))
     )
     giving.start()
+    assert asked(ours)
     pipes = take(ours)
     giving.join(GUARD)
     assert results == [True]

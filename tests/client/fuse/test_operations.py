@@ -13,7 +13,7 @@ import pytest
 from client.filesystem import FileSystem
 from client.fuse import protocol
 from client.fuse.device import Device
-from client.fuse.operations import operations
+from client.fuse.operations import Operations, operations
 from server.wire.constants import NONUNAME
 from server.wire.messages import Tgetattr, Tlcreate, Tsetattr, Twalk
 from server.wire.own import Tcreateplus
@@ -22,14 +22,15 @@ from tests.server.peer import raises_errno
 from ..cable import Cable
 from .kernel import GID, UID, Kernel
 
-GETATTR, WRITE, FLUSH, ACCESS, CREATE = 3, 16, 25, 34, 35
+GETATTR, MKDIR, WRITE, FLUSH, ACCESS, CREATE = 3, 9, 16, 25, 34, 35
 CREATED = os.O_CREAT | os.O_WRONLY
 
 
 class Asker:
-    """A kernel that asks for one thing after the other."""
+    """A kernel that asks ``operations`` for one thing after the other."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, operations: Operations) -> None:
+        self.operations = operations
         self._kernel = kernel
         self._unique = 0
 
@@ -47,9 +48,12 @@ class Asker:
             raise OSError(error, os.strerror(error))
         return told
 
-    async def create(self, name: bytes, flags: int = CREATED) -> tuple[tuple[Any, ...], int]:
+    async def create(
+        self, name: bytes, flags: int = CREATED, inode: int = protocol.ROOT
+    ) -> tuple[tuple[Any, ...], int]:
         """Make a file: the fields of its entry, and its number as an open file."""
-        told = await self(CREATE, struct.pack("=IIII", flags, 0o666, 0o022, 0) + name + b"\0")
+        fields = struct.pack("=IIII", flags, 0o666, 0o022, 0)
+        told = await self(CREATE, fields + name + b"\0", inode)
         handle, _ = protocol.OPEN.unpack(told[protocol.ENTRY.size :])
         return protocol.ENTRY.unpack(told[: protocol.ENTRY.size]), handle
 
@@ -72,7 +76,7 @@ async def asking(fs: FileSystem, uid: int) -> AsyncIterator[Asker]:
     asked = await operations(fs, uid, 60.0)
     device = asked.device = Device(kernel.descriptor, 1 << 18, asked)
     serving = asyncio.create_task(device.serve())
-    yield Asker(kernel)
+    yield Asker(kernel, asked)
     device.end()
     await serving
     kernel.close()
@@ -173,6 +177,13 @@ async def test_all_may_be_accessible_but_what_is_no_program(
     with pytest.raises(PermissionError):
         await ask(ACCESS, struct.pack("=I4x", os.X_OK), ino)
     assert await ask(ACCESS, struct.pack("=I4x", os.X_OK)) == b""
+
+
+async def test_what_is_made_where_nothing_is_any_more_is_stale(ask: Asker) -> None:
+    ino, *_ = protocol.ENTRY.unpack(await ask(MKDIR, struct.pack("=II", 0o755, 0) + b"d\0"))
+    ask.operations._nodes[ino].name = None  # it goes while it is asked for
+    with raises_errno(errno.ESTALE):
+        await ask.create(b"a", inode=ino)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
