@@ -89,7 +89,7 @@ def main() -> None:
 def add_messages() -> None:
     """Write the functions of all messages into the module where :mod:`.wire.codec` seeks them."""
     sys.path.insert(0, str(SOURCE))
-    from server.wire import legacy, messages  # noqa: F401, PLC0415 they declare them
+    from server.wire import legacy, messages, own  # noqa: F401, PLC0415 they declare them
     from server.wire.codec import COMPILED, DECLARED, source_of  # noqa: PLC0415
     from server.wire.generator import PREAMBLE  # noqa: PLC0415
 

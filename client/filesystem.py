@@ -155,6 +155,12 @@ class FileSystem:
         return self._current is not None and self._current.connection.is_open
 
     @property
+    def is_plus(self) -> bool:
+        """Whether the server speaks this project's own dialect."""
+        assert self._current is not None
+        return self._current.connection.plus
+
+    @property
     def data_max(self) -> int:
         """The most bytes that one request reads or writes, as agreed on with the server."""
         assert self._current is not None

@@ -20,6 +20,8 @@ from typing import NoReturn
 
 import uvloop
 
+from server.wire.constants import NONUNAME
+
 from . import v9fs
 from .address import PORT, parse
 from .filesystem import MSIZE, FileSystem
@@ -254,13 +256,14 @@ async def _by_fuse(
     if os.geteuid() == 0:
         words |= {"allow_other", "dev", "suid"} - {word[2:] for word in options.passed}
     words |= {"allow_other"} if options.allow_other else set()
-    # Who comes by name may have another number there: if only he is here, the server checks.
-    if "allow_other" in words or parse(fs.address).scheme not in ("ssh", "tls"):
-        words.add("default_permissions")
     uid = os.geteuid() if options.uid is None else options.uid
     try:
         async with fs:
             asked = await operations(fs, uid, TIMES[options.cache])
+            # Who comes by name may have another number there; if he is alone, the server checks.
+            by_name = options.uid is None and parse(fs.address).uid == NONUNAME
+            if "allow_other" in words or not (by_name and fs.is_plus):
+                words.add("default_permissions")
             try:
                 descriptor = mount(directory, words)
             except FileNotFoundError:

@@ -83,6 +83,7 @@ class Connection:
     Args:
         sock: its socket, connected and non-blocking.
         peer: who it is, for the log.
+        may_hand_over: whether to take pipes instead if they are offered (see handover.py).
         limits: how long it may take over what.
         buffers, replies: shared by all connections.
         spin: is told when requests come in, and when they are answered.
@@ -100,6 +101,7 @@ class Connection:
         self,
         sock: socket.socket,
         peer: str,
+        may_hand_over: bool,
         limits: Limits,
         buffers: Buffers,
         replies: Replies,
@@ -110,7 +112,7 @@ class Connection:
     ) -> None:
         self._sock: socket.socket | Pipes = sock
         self._outgoing: socket.socket | int = sock
-        self._on_input = self._first if sock.family == socket.AF_UNIX else self._readable
+        self._on_input = self._first if may_hand_over else self._readable
         self._limits = limits
         self._buffers = buffers
         self._replies = replies
@@ -140,7 +142,7 @@ class Connection:
         self._log.info("client connected")
 
     def fileno(self) -> int:
-        """The descriptor of its socket."""
+        """What it reads from."""
         return self._sock.fileno()
 
     def finish(self) -> None:
@@ -156,6 +158,8 @@ class Connection:
         self._open = False
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._outgoing)
+        if isinstance(self._sock, Pipes):
+            self._loop.remove_reader(self._sock.sock)
         self.session.close()
         room = self._buffers.room
         if self._wants and room.forget(self._granted):
@@ -197,6 +201,9 @@ class Connection:
         self._pause()
         self._on_input = self._readable
         if pipes is not None:
+            self._loop.add_reader(
+                pipes.sock, self.close, "end of input"
+            )  # whoever gave them is gone
             self._sock, self._outgoing = pipes, pipes.outgoing
         self._resume()
 

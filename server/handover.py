@@ -11,6 +11,8 @@ Rules of this file:
 * Nothing is given before the server has said that it takes it: what it got it would read, too,
   when it was given up long ago.
 * The server takes nothing but pipes, whose ends are the right ones.
+* It takes them of nobody but who is trusted: who has an end of a pipe can have whoever reads or
+  writes it wait, by the flags that all of its owners share, or by a splice(2) that keeps it locked.
 * The socket stays, so that who has asked sees when the connection has ended.
 """
 
@@ -62,7 +64,7 @@ def give(sock: socket.socket, incoming: int, outgoing: int) -> bool:
 
 
 def asked(sock: socket.socket) -> bool:
-    """Answer a client whose first message, which is here, is the question; whether it is."""
+    """Answer a client whose next message, which is here, is the question; whether it is."""
     try:
         if sock.recv(len(ASKED), socket.MSG_PEEK) != ASKED:
             return False
@@ -74,7 +76,7 @@ def asked(sock: socket.socket) -> bool:
 
 
 def take(sock: socket.socket) -> "Pipes | None":
-    """What a client gives with its first message, which is here; None if it is an ordinary one."""
+    """What a client gives with its next message, which is here; None if it is an ordinary one."""
     flags = socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC  # recv_fds() takes none
     try:
         said, more, *_ = sock.recvmsg(len(GIVEN), socket.CMSG_LEN(FDS.size), flags)
@@ -100,7 +102,7 @@ def _is_pipe(descriptor: int, access: int) -> bool:
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return False
     flags: int = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    return flags & os.O_ACCMODE == access
+    return flags & (os.O_ACCMODE | os.O_PATH) == access
 
 
 class Pipes:
@@ -108,10 +110,11 @@ class Pipes:
 
     Attributes:
         outgoing: what is written to; :meth:`fileno` is what is read from.
+        sock: through which they were given; ends with who has given them.
     """
 
     def __init__(self, sock: socket.socket, incoming: int, outgoing: int) -> None:
-        self._sock = sock
+        self.sock = sock
         self._incoming = incoming
         self.outgoing = outgoing
         for descriptor in (incoming, outgoing):
@@ -134,9 +137,9 @@ class Pipes:
 
     def shutdown(self, _: int) -> None:
         """Write no more; the number of the descriptor stays taken."""
-        os.dup2(self._sock.fileno(), self.outgoing)
+        os.dup2(self.sock.fileno(), self.outgoing, inheritable=False)
 
     def close(self) -> None:
         os.close(self._incoming)
         os.close(self.outgoing)
-        self._sock.close()
+        self.sock.close()

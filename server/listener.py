@@ -344,6 +344,7 @@ class Server:
             Connection(
                 sock,
                 peer.name,
+                peer.trusted and sock.family == socket.AF_UNIX,
                 self._limits,
                 self._buffers,
                 self._replies,

@@ -23,8 +23,14 @@ OWN: Final[Handlers] = {}
 def attach(
     client: Client, tag: int, fid: int, afid: int, uname: bytes, aname: bytes, n_uname: int
 ) -> Reply:
-    """Who comes by name alone may have another number for his own kernel, which checks nothing."""
-    return attach_as(client, tag, fid, afid, uname, aname, n_uname, vouched=n_uname != NONUNAME)
+    """Who comes by name alone may have another number for his own kernel, which checks nothing.
+
+    He who does not even tell his name is who he was proven to be.
+    """
+    vouched = n_uname != NONUNAME
+    if not vouched and not uname and client.peer.uid is not None:
+        n_uname = client.peer.uid
+    return attach_as(client, tag, fid, afid, uname, aname, n_uname, vouched=vouched)
 
 
 @handles(Treaddirplus, OWN)

@@ -266,7 +266,8 @@ class Operations:
             node.bare = time.monotonic() + BARE
         mode = _degraded(node.mode)
         if kill and mode != node.mode:
-            await self._nodes.call(node, Tsetattr, SETATTR_MODE, mode & 0o7777, *(0,) * 7)
+            with suppress(PermissionError):  # not his; then the server does it when it is written
+                await self._nodes.call(node, Tsetattr, SETATTR_MODE, mode & 0o7777, *(0,) * 7)
             node.mode = mode
             self._changed(node)
 
@@ -468,13 +469,19 @@ class Operations:
             path = node.path
         except OSError:
             session.clunk(made.fid)
+            self._nodes.let_go(node)
             raise
         file = File(self._fs, path, wanted & O_ACCMODE, session, made.fid, made.found)
         self._new(parent, name, node, made)
         return node, self._opened(node, file, None)
 
     async def _given_open(self, request: Request, node: Node, handle: int, found: Stat) -> Answer:
-        return self._open_entry(node, handle, await self._given(request, node, found))
+        try:
+            return self._open_entry(node, handle, await self._given(request, node, found))
+        except BaseException:
+            self._released(self._handles.pop(handle), 0, 0)
+            self._nodes.let_go(node)
+            raise
 
     def _open_entry(self, node: Node, handle: int, found: Stat) -> bytes:
         return self._entry(node, found) + protocol.OPEN.pack(handle, 0)

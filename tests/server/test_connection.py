@@ -161,6 +161,7 @@ class Link:
             Connection(
                 sock,
                 "peer",
+                sock.family == socket.AF_UNIX,
                 self._limits,
                 self._buffers,
                 self._replies,
@@ -248,6 +249,14 @@ async def test_who_has_handed_over_sees_the_end(link: Link) -> None:
     link.connections[0].close("the test says so")
     _, sock = link.handed_over[0]
     assert await asyncio.to_thread(sock.recv, 1) == b""
+    assert await peer.is_dropped()
+
+
+async def test_the_connection_ends_with_who_has_handed_over(link: Link) -> None:
+    peer = await (await link.hand_over()).begin(MSIZE)
+    _, sock = link.handed_over[0]
+    sock.shutdown(socket.SHUT_WR)
+    await until_gone(link)
     assert await peer.is_dropped()
 
 

@@ -37,6 +37,7 @@ def ends() -> Iterator[dict[str, int]]:
         "from server": from_server,
         "outgoing": outgoing,
         "file": os.open("/dev/null", os.O_RDWR),
+        "path": os.open(f"/proc/self/fd/{incoming}", os.O_PATH),
     }
     yield ends
     for descriptor in ends.values():
@@ -108,6 +109,7 @@ def test_what_is_written_ends_before_what_is_read(pair: Pair, ends: Ends) -> Non
         ("incoming", "file"),
         ("file", "outgoing"),
         ("incoming", "from server"),
+        ("path", "outgoing"),
     ],
 )
 def test_nothing_else_is_taken(pair: Pair, ends: Ends, given: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 
 from server import listener
 from server.address import Tcp, Unix
+from server.handover import ABLE, ASKED
 from server.identity import Peer as Identity
 from server.limits import Limits
 from server.listener import ListenError, Server
@@ -277,6 +278,18 @@ async def confined(request: pytest.FixtureRequest, server: Server) -> AsyncItera
         await peer.call(m.Tversion(8192, c.VERSION), c.NOTAG)
         yield peer
         await peer.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+async def test_only_who_is_trusted_may_hand_pipes_over(server: Server) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        address = server.listen(Unix(f"{folder}/t9.sock"))
+        for uid, answer in ((0, ABLE), (DAEMON, m.Rlerror(errno.EPROTO).frame(c.NOTAG))):
+            peer = await peer_of_user(address, uid)
+            peer.feed(ASKED)
+            assert await peer.reader.readexactly(len(answer)) == answer
+            await peer.close()
 
 
 async def test_every_user_may_connect_and_attaches_as_himself(confined: SocketPeer) -> None:

@@ -64,6 +64,13 @@ def test_who_comes_by_name_is_checked(
     assert (cred.uid, cred.checked) == (1, checked)
 
 
+def test_who_tells_no_name_is_who_he_was_proven_to_be(own: Peer) -> None:
+    own.call(m.Tattach(1, c.NOFID, b"", b"", c.NONUNAME))
+    assert own.session.client.peer.uid == 0
+    cred = own.session.client.fids[1].cred
+    assert (cred.uid, cred.checked) == (0, True)
+
+
 # Treaddirplus
 
 
