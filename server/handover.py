@@ -19,13 +19,12 @@ Rules of this file:
 import fcntl
 import os
 import socket
-import stat
 import struct
 from array import array
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
+from .stdio import enlarge, is_pipe
 from .wire.primitives import HEADER, Buffer
 
 #: The question, its answer, and what the pipes come with: messages of 9P without fields, of types
@@ -35,8 +34,6 @@ ASKED, ABLE, GIVEN = (HEADER.pack(HEADER.size, kind, 0xFFFF) for kind in (46, 47
 FDS = struct.Struct("=ii")
 #: Seconds in which the question must be answered.
 PATIENCE = 5.0
-#: Bytes of a pipe: a message, as long as the kernel's client has them.
-PIPE_SIZE = 1 << 20
 
 
 def give(sock: socket.socket, incoming: int, outgoing: int) -> bool:
@@ -56,9 +53,7 @@ def give(sock: socket.socket, incoming: int, outgoing: int) -> bool:
         return False
     if answer != ABLE:
         return False
-    for pipe in (incoming, outgoing):
-        with suppress(OSError):  # who has many has smaller ones (pipe(7))
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    enlarge(incoming, outgoing)
     socket.send_fds(sock, [GIVEN], [incoming, outgoing])
     return True
 
@@ -95,11 +90,11 @@ def take(sock: socket.socket) -> "Pipes | None":
 
 
 def _are_pipes(incoming: int, outgoing: int) -> bool:
-    return _is_pipe(incoming, os.O_RDONLY) and _is_pipe(outgoing, os.O_WRONLY)
+    return _is_end(incoming, os.O_RDONLY) and _is_end(outgoing, os.O_WRONLY)
 
 
-def _is_pipe(descriptor: int, access: int) -> bool:
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+def _is_end(descriptor: int, access: int) -> bool:
+    if not is_pipe(descriptor):
         return False
     flags: int = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     return flags & (os.O_ACCMODE | os.O_PATH) == access

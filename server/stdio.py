@@ -89,8 +89,16 @@ def _is_socket(descriptor: int) -> bool:
     return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
-def _is_pipe(descriptor: int) -> bool:
+def is_pipe(descriptor: int) -> bool:
+    """Whether it is an end of a pipe."""
     return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+
+
+def enlarge(*pipes: int) -> None:
+    """Have pipes hold ``CHUNK`` bytes each."""
+    for pipe in pipes:
+        with suppress(OSError):  # who has many has smaller ones (pipe(7))
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
 
 
 class PromptSocket(socket.socket):
@@ -132,12 +140,10 @@ class Bridge:
         self._stdin, self._stdout = stdin, stdout
         self._ended = Event()  # standard input has
         self._prompt = _prompt(stdin)
-        self._has_pipes = sock.family in SPLICED and all(map(_is_pipe, (stdin, stdout)))
+        self._has_pipes = sock.family in SPLICED and all(map(is_pipe, (stdin, stdout)))
         if self._has_pipes:
             sock.setblocking(False)
-            for pipe in (stdin, stdout):
-                with suppress(OSError):  # who has many has smaller ones (pipe(7))
-                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, CHUNK)
+            enlarge(stdin, stdout)
 
     def run(self) -> None:
         """Carry bytes until the socket has ended.

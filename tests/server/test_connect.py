@@ -10,7 +10,7 @@ import ssl
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -176,11 +176,22 @@ def test_it_ends_when_the_server_that_has_the_pipes_has(tmp_path: Path) -> None:
         assert bridge.process.stdout.read() == b""
 
 
+@contextlib.contextmanager
+def another_server(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """One that was not made by this project, or before: its address; ``serve`` is all it does."""
+    where = f"{path}/other.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(where)
+        listening.listen()
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        yield f"unix://{where}"
+        thread.join(GUARD)
+
+
 @pytest.mark.parametrize("answer", [m.Rlerror(errno.EPROTO).frame(c.NOTAG), b""])
 def test_for_a_server_that_takes_no_pipes_bytes_are_carried(tmp_path: Path, answer: bytes) -> None:
-    """One that was not made by this project, or before."""
-
-    def serve() -> None:
+    def serve(listening: socket.socket) -> None:
         sock, _ = listening.accept()
         with sock:
             sock.recv(100)
@@ -189,20 +200,13 @@ def test_for_a_server_that_takes_no_pipes_bytes_are_carried(tmp_path: Path, answ
         with sock, sock.makefile("rb") as stream:
             sock.sendall(stream.read())
 
-    where = f"{tmp_path}/other.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(where)
-        listening.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with connected(f"unix://{where}") as bridge:
-            output, errors = bridge.process.communicate(b"bytes", timeout=GUARD)
-        thread.join(GUARD)
+    with another_server(tmp_path, serve) as address, connected(address) as bridge:
+        output, errors = bridge.process.communicate(b"bytes", timeout=GUARD)
     assert (bridge.process.returncode, output, errors) == (0, b"bytes", b"")
 
 
 def test_a_server_that_does_not_take_what_it_has_said_it_takes(tmp_path: Path) -> None:
-    def serve() -> None:
+    def serve(listening: socket.socket) -> None:
         sock, _ = listening.accept()
         with sock:
             sock.recv(100)
@@ -210,17 +214,10 @@ def test_a_server_that_does_not_take_what_it_has_said_it_takes(tmp_path: Path) -
             sock.recv(100)
             sock.send(m.Rlerror(errno.EPROTO).frame(c.NOTAG))
 
-    where = f"{tmp_path}/other.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(where)
-        listening.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with connected(f"unix://{where}") as bridge:
-            status, _, errors = bridge.end()
-        thread.join(GUARD)
+    with another_server(tmp_path, serve) as address, connected(address) as bridge:
+        status, _, errors = bridge.end()
     why = "the server has not taken what it was given"
-    assert (status, errors) == (1, f"tmpfs9p: unix://{where}: {why}\n")
+    assert (status, errors) == (1, f"tmpfs9p: {address}: {why}\n")
 
 
 # Not let in
